@@ -1,0 +1,25 @@
+//! Verbs whose work needs heavy crates: they run as programs of other members.
+
+use anyhow::Result;
+
+use crate::repo::{Repo, run};
+
+/// `cargo xtask sim`: the simulator, optimised, because it runs many seeds.
+pub(crate) fn sim(repo: &Repo, arguments: &[String]) -> Result<()> {
+    program(repo, &["--release", "--package", "mesh-tests", "--bin", "mesh-sim"], arguments)
+}
+
+/// `cargo xtask bench`: the benchmark runner, optimised, because it measures.
+pub(crate) fn bench(repo: &Repo, arguments: &[String]) -> Result<()> {
+    program(repo, &["--release", "--package", "mesh-tests", "--bin", "mesh-bench"], arguments)
+}
+
+/// `cargo xtask codegen`: protobuf code and the settings reference.
+pub(crate) fn codegen(repo: &Repo, check: bool) -> Result<()> {
+    let flags: Vec<String> = check.then(|| "--check".to_owned()).into_iter().collect();
+    program(repo, &["--package", "mesh-codegen"], &flags)
+}
+
+fn program(repo: &Repo, which: &[&str], arguments: &[String]) -> Result<()> {
+    run(repo.cargo(["run", "--quiet"]).args(which).arg("--").args(arguments))
+}

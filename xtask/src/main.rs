@@ -1,0 +1,44 @@
+//! Every chore of the workspace: `cargo xtask <verb>`.
+//!
+//! This program stays light, so that the first command of a newcomer compiles in
+//! seconds. Work that needs heavy crates lives in other members, which it runs
+//! through cargo: `mesh-codegen`, and the simulator and benchmarks in `mesh-tests`.
+
+mod ci;
+mod cli;
+mod code;
+mod features;
+mod forward;
+mod licences;
+mod readme;
+mod repo;
+mod steps;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match run(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: cli::Verb) -> anyhow::Result<()> {
+    let repo = repo::Repo::here()?;
+    match verb {
+        cli::Verb::Test { filter } => suite::run_suite(&repo, filter.as_deref()),
+        cli::Verb::Ci => ci::run_checks(&repo),
+        cli::Verb::Tidy => tidy::run(&repo),
+        cli::Verb::Sim { arguments } => forward::sim(&repo, &arguments),
+        cli::Verb::Bench { arguments } => forward::bench(&repo, &arguments),
+        cli::Verb::Codegen { check } => forward::codegen(&repo, check),
+    }
+}
