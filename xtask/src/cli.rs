@@ -18,7 +18,10 @@ pub(crate) enum Verb {
         filter: Option<String>,
     },
     /// Check everything but the tests: format, lints, tidy, docs, features, simulator, licences.
-    Ci,
+    Ci {
+        /// Only the steps whose name contains one of these.
+        steps: Vec<String>,
+    },
     /// Check the rules that no compiler knows: dependency arrows, file headers, banned calls.
     Tidy,
     /// Run the simulator: --seeds N, or --seed S to replay one; [--until T] [--trace FILE] [--nightly].

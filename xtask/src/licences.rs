@@ -3,6 +3,8 @@
 //! Works offline, from `cargo metadata`. Known vulnerabilities need a database: if
 //! `cargo-deny` or `cargo-audit` is installed with one on disk, `ci` asks it too.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -42,20 +44,20 @@ pub(crate) fn check(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
-/// Asks an installed advisory checker for known vulnerabilities, from its database on disk.
-pub(crate) fn advisories(repo: &Repo) -> Result<()> {
-    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
-    let home =
-        home.or_else(|| std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cargo")));
+/// Asks an installed advisory checker for known vulnerabilities, from its database on
+/// disk. Returns why, if there is none to ask.
+pub(crate) fn advisories(repo: &Repo) -> Result<Option<String>> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     let database = |name: &str| home.as_ref().is_some_and(|home| home.join(name).is_dir());
     if installed("cargo-deny") && database("advisory-dbs") {
-        return run(&mut repo.cargo(["deny", "--offline", "check", "advisories"]));
+        run(&mut repo.cargo(["deny", "--offline", "check", "advisories"]))?;
+    } else if installed("cargo-audit") && database("advisory-db") {
+        run(&mut repo.cargo(["audit", "--no-fetch", "--deny", "warnings"]))?;
+    } else {
+        return Ok(Some("install cargo-deny or cargo-audit and fetch its database".to_owned()));
     }
-    if installed("cargo-audit") && database("advisory-db") {
-        return run(&mut repo.cargo(["audit", "--no-fetch", "--deny", "warnings"]));
-    }
-    println!("skipped: known vulnerabilities need cargo-deny or cargo-audit with a fetched database");
-    Ok(())
+    Ok(None)
 }
 
 fn problem(package: &Value) -> Option<String> {

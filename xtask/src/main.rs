@@ -35,7 +35,7 @@ fn run(verb: cli::Verb) -> anyhow::Result<()> {
     let repo = repo::Repo::here()?;
     match verb {
         cli::Verb::Test { filter } => suite::run_suite(&repo, filter.as_deref()),
-        cli::Verb::Ci => ci::run_checks(&repo),
+        cli::Verb::Ci { steps } => ci::run_checks(&repo, steps),
         cli::Verb::Tidy => tidy::run(&repo),
         cli::Verb::Sim { arguments } => forward::sim(&repo, &arguments),
         cli::Verb::Bench { arguments } => forward::bench(&repo, &arguments),

@@ -9,38 +9,72 @@ use anyhow::{Result, bail};
 struct Outcome {
     name: String,
     seconds: f64,
-    error: Option<String>,
+    verdict: Verdict,
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Passed,
+    /// It could not be checked here; the reason.
+    Skipped(String),
+    Failed(String),
 }
 
 /// Runs steps one by one and remembers how each ended.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
+    only: Vec<String>,
     outcomes: Vec<Outcome>,
 }
 
 impl Steps {
+    /// Runs the steps whose name contains one of these; all if there are none.
+    pub(crate) fn only(only: Vec<String>) -> Self {
+        Self { only, outcomes: Vec::new() }
+    }
+
     /// Runs a step. A failure is printed and counted, and does not hide later ones.
     pub(crate) fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+        self.step_or_skip(name, || work().map(|()| None));
+    }
+
+    /// Runs a step that may find that this machine can't do it, and then returns the reason.
+    pub(crate) fn step_or_skip(&mut self, name: &str, work: impl FnOnce() -> Result<Option<String>>) {
+        if !self.only.is_empty() && !self.only.iter().any(|part| name.contains(part.as_str())) {
+            return;
+        }
         println!("\n=== {name}");
         let watch = Stopwatch::start();
-        let error = work().err().map(|error| format!("{error:#}"));
+        let verdict = match work() {
+            Ok(None) => Verdict::Passed,
+            Ok(Some(reason)) => Verdict::Skipped(reason),
+            Err(error) => Verdict::Failed(format!("{error:#}")),
+        };
         let seconds = watch.elapsed().as_secs_f64();
-        match &error {
-            None => println!("=== {name}: ok, {seconds:.1} s"),
-            Some(error) => println!("=== {name}: FAILED after {seconds:.1} s\n{error}"),
+        match &verdict {
+            Verdict::Passed => println!("=== {name}: ok, {seconds:.1} s"),
+            Verdict::Skipped(reason) => println!("=== {name}: skipped: {reason}"),
+            Verdict::Failed(error) => println!("=== {name}: FAILED after {seconds:.1} s\n{error}"),
         }
-        self.outcomes.push(Outcome { name: name.to_owned(), seconds, error });
+        self.outcomes.push(Outcome { name: name.to_owned(), seconds, verdict });
     }
 
     /// Prints the summary.
     ///
     /// # Errors
     ///
-    /// Names the steps that failed.
+    /// Names the steps that failed, or says that none was run.
     pub(crate) fn finish(self) -> Result<()> {
+        if self.outcomes.is_empty() {
+            bail!("no step has a name with {}", self.only.join(" or "));
+        }
         println!("\n{}", self.summary());
-        let failed: Vec<&str> =
-            self.outcomes.iter().filter(|o| o.error.is_some()).map(|o| o.name.as_str()).collect();
+        let failed: Vec<&str> = self
+            .outcomes
+            .iter()
+            .filter(|o| matches!(o.verdict, Verdict::Failed(_)))
+            .map(|o| o.name.as_str())
+            .collect();
         if failed.is_empty() {
             return Ok(());
         }
@@ -50,8 +84,12 @@ impl Steps {
     fn summary(&self) -> String {
         let width = self.outcomes.iter().map(|o| o.name.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for Outcome { name, seconds, error } in &self.outcomes {
-            let word = if error.is_some() { "FAILED" } else { "ok" };
+        for Outcome { name, seconds, verdict } in &self.outcomes {
+            let word = match verdict {
+                Verdict::Passed => "ok",
+                Verdict::Skipped(_) => "skipped",
+                Verdict::Failed(_) => "FAILED",
+            };
             text.push_str(&format!("{name:width$}  {seconds:7.1} s  {word}\n"));
         }
         let total: f64 = self.outcomes.iter().map(|o| o.seconds).sum();
@@ -92,6 +130,25 @@ mod tests {
         assert!(steps.summary().contains("FAILED"));
         let error = steps.finish().expect_err("one failed").to_string();
         assert_eq!(error, "1 of 2 steps failed: first");
+    }
+
+    #[test]
+    fn steps_are_chosen_by_a_part_of_their_name() {
+        let mut steps = Steps::only(vec!["sim".to_owned()]);
+        steps.step("simulator", || Ok(()));
+        steps.step("format", || bail!("not chosen"));
+        steps.finish().expect("the chosen one is fine");
+        let error = Steps::only(vec!["nothing".to_owned()]).finish().expect_err("none ran").to_string();
+        assert!(error.contains("nothing"), "{error}");
+    }
+
+    #[test]
+    fn what_was_skipped_is_not_called_passed() {
+        let mut steps = Steps::default();
+        steps.step_or_skip("database", || Ok(Some("there is none".to_owned())));
+        let summary = steps.summary();
+        assert!(summary.contains("skipped") && !summary.contains("ok"), "{summary}");
+        steps.finish().expect("a skipped step is no failure");
     }
 
     #[test]
