@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+pub mod config;
+pub mod error;
+pub mod identity;
+pub mod metrics;
+pub mod tls;
+
+#[cfg(feature = "ca")]
+pub mod ca;
+#[cfg(feature = "edge")]
+pub mod edge;
+#[cfg(feature = "quic")]
+pub mod endpoint;
+#[cfg(feature = "quic")]
+pub mod links;
+#[cfg(feature = "memory")]
+pub mod memory;
+#[cfg(feature = "rpc")]
+pub mod rpc;
+
+pub use config::TransportConfig;
+pub use error::TransportError;
+pub use identity::Identity;
+pub use metrics::TransportMetrics;
