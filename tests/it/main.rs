@@ -1,0 +1,4 @@
+//! Stories that span crates, most of them in the simulator.
+
+mod gossip;
+mod toy;

@@ -1,0 +1,287 @@
+//! What must be true of membership, always and after healing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mesh_core::{Incarnation, InstanceId, Instant, Member, MemberChange, MemberEvent, MemberState, NodeId};
+use mesh_gossip::{Event, Gossip};
+
+use crate::{Gossips, HostId, Launch, Step, Violation, Watch, World};
+
+/// Most items that may wait in the queues of one core: a share for each member and link, and the user's own.
+const QUEUE_BASE: usize = 512;
+const QUEUE_PER_MEMBER: usize = 64;
+/// Most effects of one step: a share for each member, and pages.
+const EFFECTS_BASE: usize = 64;
+const EFFECTS_PER_MEMBER: usize = 16;
+
+/// Checks the rules that hold at every step of every node, and remembers what later rules need.
+#[derive(Debug, Default)]
+pub struct MembershipWatch {
+    views: BTreeMap<HostId, View>,
+    /// Deaths and suspicions of members, seen while somebody asked for calm.
+    calm: bool,
+    /// The longest queue and the most effects seen, for reports.
+    pub queue_max: usize,
+    /// See `queue_max`.
+    pub effects_max: usize,
+    /// Deaths that any node saw, true or false.
+    pub deaths: u64,
+}
+
+/// What one process told its user.
+#[derive(Debug, Default)]
+struct View {
+    told: BTreeMap<NodeId, Told>,
+    runs: BTreeMap<(NodeId, InstanceId), Run>,
+    broadcasts: BTreeSet<(NodeId, Bytes)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    instance: InstanceId,
+    incarnation: Incarnation,
+    state: MemberState,
+}
+
+/// What is known of one run of a member, remembered even after the member was forgotten.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    newest: Incarnation,
+    died_at: Option<Incarnation>,
+    left: bool,
+}
+
+impl MembershipWatch {
+    /// From here on no member may die, for nothing is wrong any more.
+    pub fn expect_calm(&mut self) {
+        self.calm = true;
+    }
+
+    /// Whether a node was told of this broadcast.
+    pub fn heard(&self, host: HostId, from: &NodeId, payload: &Bytes) -> bool {
+        self.views.get(&host).is_some_and(|v| v.broadcasts.contains(&(from.clone(), payload.clone())))
+    }
+
+    fn changed(
+        &mut self,
+        host: HostId,
+        change: MemberChange,
+        before: Option<MemberState>,
+        member: &Member,
+    ) -> Result<(), (&'static str, String)> {
+        let about = || {
+            format!(
+                "{} {:?} at incarnation {} ({change:?})",
+                member.node_id, member.state, member.incarnation
+            )
+        };
+        if change == MemberChange::Died {
+            self.deaths += 1;
+            if self.calm {
+                return Err(("nobody dies in calm", about()));
+            }
+        }
+        let view = self.views.entry(host).or_default();
+        let run = view.runs.entry((member.node_id.clone(), member.instance)).or_default();
+        if member.incarnation < run.newest {
+            return Err(("incarnations never go back", format!("{}, after {}", about(), run.newest)));
+        }
+        run.newest = member.incarnation;
+        let live = member.state.is_live() && change != MemberChange::Reclaimed;
+        if live && run.left {
+            return Err(("who left stays gone", about()));
+        }
+        if live && let Some(died_at) = run.died_at.filter(|at| member.incarnation <= *at) {
+            return Err((
+                "the dead return only with a higher incarnation",
+                format!("{}, dead at {died_at}", about()),
+            ));
+        }
+        match member.state {
+            MemberState::Dead => run.died_at = Some(member.incarnation),
+            MemberState::Left => run.left = true,
+            MemberState::Alive | MemberState::Suspect => {}
+        }
+        let told = view.told.get(&member.node_id).copied();
+        if let (Some(told), Some(before)) = (told, before)
+            && told.state != before
+        {
+            return Err((
+                "changes have no gaps",
+                format!("{}, from {before:?}, but it was {:?}", about(), told.state),
+            ));
+        }
+        if let Some(told) = told
+            && told.instance != member.instance
+            && member.incarnation <= told.incarnation
+        {
+            return Err(("a new run supersedes the old", format!("{}, after {}", about(), told.incarnation)));
+        }
+        if change == MemberChange::Reclaimed {
+            view.told.remove(&member.node_id);
+        } else {
+            let Member { instance, incarnation, state, .. } = *member;
+            view.told.insert(member.node_id.clone(), Told { instance, incarnation, state });
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, step: &Step<'_, Gossips>) -> Result<(), (&'static str, String)> {
+        for report in step.reports {
+            match report {
+                Event::Member(MemberEvent::Changed { change, before, member, .. }) => {
+                    self.changed(step.host, *change, *before, member)?;
+                }
+                Event::Broadcast { from, payload } => {
+                    let view = self.views.entry(step.host).or_default();
+                    if !view.broadcasts.insert((from.clone(), payload.clone())) {
+                        let text = format!("{} bytes from {from} came again", payload.len());
+                        return Err(("a broadcast is delivered once", text));
+                    }
+                }
+                Event::Conflict { other, .. } => {
+                    return Err(("no conflict without a second process", format!("run {other}")));
+                }
+                _ => {}
+            }
+        }
+        let status = step.core.status();
+        let members = status.alive + status.suspect + status.dead + status.left_members;
+        self.effects_max = self.effects_max.max(step.effects);
+        if step.effects > EFFECTS_BASE + EFFECTS_PER_MEMBER * members {
+            return Err((
+                "work is bounded",
+                format!("{} effects of one step, {members} members", step.effects),
+            ));
+        }
+        let queue = step.core.queue_length();
+        self.queue_max = self.queue_max.max(queue);
+        if queue > QUEUE_BASE + QUEUE_PER_MEMBER * members {
+            return Err(("queues are bounded", format!("{queue} items, {members} members")));
+        }
+        Ok(())
+    }
+}
+
+impl Watch<Gossips> for MembershipWatch {
+    fn started(&mut self, _: Instant, launch: &Launch) {
+        self.views.remove(&launch.host);
+    }
+
+    fn stepped(&mut self, step: &Step<'_, Gossips>) -> Result<(), Violation> {
+        self.check(step).map_err(|(rule, detail)| Violation {
+            at: step.now,
+            host: Some(step.host),
+            rule,
+            detail,
+        })
+    }
+}
+
+/// Why the views of these nodes are not full and equal yet; `None` if they are.
+///
+/// Full means: every one of them is alive in every view, in its present run and with its
+/// present metadata, nobody else is live, and each is ready and not isolated.
+pub fn difference<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId]) -> Option<String> {
+    let cores: Vec<(HostId, &Gossip)> = live.iter().filter_map(|h| Some((*h, world.core(*h)?))).collect();
+    let truth: BTreeMap<NodeId, _> =
+        cores.iter().map(|(_, core)| (core.local().node_id.clone(), core.local())).collect();
+    for (host, core) in &cores {
+        let status = core.status();
+        if !status.ready || status.isolated {
+            return Some(format!("{host:?} is {}", if status.isolated { "isolated" } else { "not ready" }));
+        }
+        let mut found = 0;
+        for member in core.members().filter(|m| m.state.is_live()) {
+            let Some(real) = truth.get(&member.node_id) else {
+                return Some(format!(
+                    "{host:?} holds {} to be {}, but it is gone",
+                    member.node_id, member.state
+                ));
+            };
+            found += 1;
+            if member.instance != real.instance {
+                return Some(format!("{host:?} knows an old run of {}", member.node_id));
+            }
+            if member.state != MemberState::Alive {
+                return Some(format!("{host:?} holds {} to be {}", member.node_id, member.state));
+            }
+            if member.metadata_version != real.metadata_version || member.metadata != real.metadata {
+                return Some(format!(
+                    "{host:?} has version {} of the metadata of {}, which is at {}",
+                    member.metadata_version, member.node_id, real.metadata_version
+                ));
+            }
+        }
+        if found < truth.len() {
+            let view: BTreeSet<NodeId> =
+                core.members().filter(|m| m.state.is_live()).map(|m| m.node_id.clone()).collect();
+            let missing = truth.keys().find(|n| !view.contains(*n));
+            let state = missing.and_then(|n| core.member(n)).map(|m| m.state);
+            return Some(format!(
+                "{host:?} lacks {} of {}, among them {missing:?} ({state:?})",
+                truth.len() - found,
+                truth.len()
+            ));
+        }
+    }
+    None
+}
+
+/// Fails if a node has told its user something else than its view shows.
+///
+/// # Errors
+///
+/// The first difference.
+pub fn events_match_views(world: &World<Gossips, MembershipWatch>, live: &[HostId]) -> Result<(), Violation> {
+    for host in live {
+        let (Some(core), Some(view)) = (world.core(*host), world.watch.views.get(host)) else { continue };
+        for member in core.members().filter(|m| m.node_id != *world.node_id(*host)) {
+            let told = view.told.get(&member.node_id);
+            let fits = match told {
+                Some(told) => told.state == member.state && told.instance == member.instance,
+                // Somebody whom it only ever knew as gone is no news.
+                None => !member.state.is_live(),
+            };
+            if !fits {
+                let detail = format!("{} is {} in the view, told was {told:?}", member.node_id, member.state);
+                return Err(Violation {
+                    at: world.now(),
+                    host: Some(*host),
+                    rule: "events match the view",
+                    detail,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fails if a live member went unprobed for more than three intervals.
+///
+/// # Errors
+///
+/// The first such member.
+pub fn everybody_is_probed<W: Watch<Gossips>>(
+    world: &World<Gossips, W>,
+    live: &[HostId],
+    interval: Duration,
+) -> Result<(), Violation> {
+    if live.len() < 2 {
+        return Ok(());
+    }
+    for host in live {
+        let Some(core) = world.core(*host) else { continue };
+        let since = core.last_probed().map(|at| world.local_time(*host).since(at));
+        if since.is_none_or(|since| since > interval * 3) {
+            let detail = format!("the last probe was {since:?} ago, the interval is {interval:?}");
+            let rule = "nobody goes unprobed for three intervals";
+            return Err(Violation { at: world.now(), host: Some(*host), rule, detail });
+        }
+    }
+    Ok(())
+}
