@@ -1,0 +1,296 @@
+//! Links come up and go down; which to open, which to close.
+//!
+//! An observer dials its subjects. A link that the overlay no longer wants is
+//! kept for a while, so that an old edge stays until its replacement is up.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_core::{
+    ConnectError, DatagramEvent, Direction, Health, Instant, InstanceId, LinkDownReason, LinkPath, LinkTarget,
+    NodeId, PeerIdentity, Verification,
+};
+
+use super::Gossip;
+use crate::{
+    event::Effect,
+    rtt::Rtt,
+    wire::{Hello, InputError, Packet},
+};
+
+/// How long a link that nobody wants stays open.
+const LINGER: Duration = Duration::from_secs(12);
+/// Links that this node is opening at one time.
+const DIALS_MAX: usize = 6;
+/// A dial that got no outcome for this long is forgotten: the carrier broke its contract.
+const DIAL_FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// One link that is up.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) identity: Arc<PeerIdentity>,
+    pub(super) path: LinkPath,
+    /// The run that speaks over it, once it said so.
+    pub(super) instance: Option<InstanceId>,
+    pub(super) last_heard: Instant,
+    pub(super) rtt: Rtt,
+    /// Until when it stays although the overlay does not want it.
+    keep_until: Instant,
+    /// Messages that may still come in now, and when that was reckoned.
+    pub(super) allowance: f64,
+    pub(super) allowance_at: Instant,
+    /// When the last comparison that this peer asked for was answered.
+    pub(super) sync_answered_at: Option<Instant>,
+}
+
+/// All links and dials.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    up: BTreeMap<NodeId, Link>,
+    dials: BTreeMap<LinkTarget, Instant>,
+    /// Dials that wait for a place.
+    waiting: BTreeSet<LinkTarget>,
+}
+
+impl Links {
+    pub(super) fn len(&self) -> usize {
+        self.up.len()
+    }
+
+    pub(super) fn get(&self, peer: &NodeId) -> Option<&Link> {
+        self.up.get(peer)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: &NodeId) -> Option<&mut Link> {
+        self.up.get_mut(peer)
+    }
+
+    pub(super) fn is_up(&self, peer: &NodeId) -> bool {
+        self.up.contains_key(peer)
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = &NodeId> {
+        self.up.keys()
+    }
+
+    fn is_dialing(&self, target: &LinkTarget) -> bool {
+        self.dials.contains_key(target) || self.waiting.contains(target)
+    }
+}
+
+impl Gossip {
+    pub(super) fn handle_link(&mut self, now: Instant, event: DatagramEvent) -> Result<(), InputError> {
+        if self.local.is_silent() {
+            return Ok(());
+        }
+        match event {
+            DatagramEvent::Received { from, payload, .. } => self.handle_payload(now, from.node_id(), &payload),
+            DatagramEvent::LinkUp { peer, remote, path, direction } => {
+                self.link_up(now, peer, remote, path, direction);
+                Ok(())
+            }
+            DatagramEvent::LinkDown { peer, reason } => {
+                self.link_down(now, &peer, reason);
+                Ok(())
+            }
+            DatagramEvent::ConnectFailed { target, error } => {
+                self.connect_failed(now, &target, &error);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the carrier for a link, now or when a dial in progress ends.
+    pub(super) fn dial(&mut self, now: Instant, target: LinkTarget) {
+        if target.node_id.as_ref() == Some(self.local.node_id()) || self.links.is_dialing(&target) {
+            return;
+        }
+        if self.links.dials.len() < DIALS_MAX {
+            self.links.dials.insert(target.clone(), now);
+            self.effects.push_back(Effect::Connect(target));
+        } else {
+            self.links.waiting.insert(target);
+        }
+    }
+
+    /// Asks at once, whatever else is under way: a probe waits for the outcome.
+    pub(super) fn dial_urgently(&mut self, now: Instant, target: LinkTarget) {
+        self.links.waiting.remove(&target);
+        if self.links.dials.insert(target.clone(), now).is_none() {
+            self.effects.push_back(Effect::Connect(target));
+        }
+    }
+
+    /// Where a member can be dialled: its best address.
+    pub(super) fn target_of(&self, node_id: &NodeId) -> Option<LinkTarget> {
+        let address = *self.table.get(node_id)?.member.addresses.first()?;
+        Some(LinkTarget { node_id: Some(node_id.clone()), address })
+    }
+
+    /// Dials the subjects that have no link yet. Observers dial us.
+    pub(super) fn open_wanted_links(&mut self, now: Instant) {
+        let missing: Vec<NodeId> =
+            self.overlay.subjects.iter().filter(|s| !self.links.is_up(s)).cloned().collect();
+        for subject in missing {
+            if let Some(target) = self.target_of(&subject) {
+                self.dial(now, target);
+            }
+        }
+    }
+
+    fn dial_ended(&mut self, now: Instant, ended: impl Fn(&LinkTarget) -> bool) {
+        self.links.dials.retain(|target, _| !ended(target));
+        while self.links.dials.len() < DIALS_MAX {
+            let Some(next) = self.links.waiting.pop_first() else { break };
+            let up = next.node_id.as_ref().is_some_and(|n| self.links.is_up(n));
+            if !up {
+                self.links.dials.insert(next.clone(), now);
+                self.effects.push_back(Effect::Connect(next));
+            }
+        }
+    }
+
+    fn link_up(&mut self, now: Instant, identity: Arc<PeerIdentity>, remote: SocketAddr, path: LinkPath, direction: Direction) {
+        let peer = identity.node_id().clone();
+        if direction == Direction::Outbound {
+            self.dial_ended(now, |t| match &t.node_id {
+                Some(node_id) => *node_id == peer,
+                None => t.address == remote,
+            });
+            self.rejoin.seed_answered(remote);
+        }
+        if peer == *self.local.node_id() {
+            // One of the seeds is ourselves.
+            self.rejoin.seed_is_self(remote);
+            self.effects.push_back(Effect::Disconnect(peer));
+            return;
+        }
+        let known = self.links.up.get(&peer).map(|l| l.path);
+        let messages = f64::from(self.config.messages_per_second_max);
+        let link = self.links.up.entry(peer.clone()).or_insert_with(|| Link {
+            identity: identity.clone(),
+            path,
+            instance: None,
+            last_heard: now,
+            rtt: Rtt::default(),
+            keep_until: now + LINGER,
+            allowance: messages,
+            allowance_at: now,
+            sync_answered_at: None,
+        });
+        link.identity = identity;
+        link.path = path;
+        link.last_heard = now;
+        if known.is_none() {
+            self.say_hello(now, &peer);
+            self.outbox.link_up(&peer);
+        }
+        if known != Some(path) {
+            self.note_path(now, &peer);
+        }
+        self.probe_link_up(now, &peer);
+        self.verify_candidate(now, &peer);
+    }
+
+    fn say_hello(&mut self, now: Instant, peer: &NodeId) {
+        let mut updates = vec![self.update_about_self(true)];
+        // If we hold it to be dead, it learns that first and can refute at once.
+        updates.extend(self.update_about(peer, false));
+        let join = self.asks_for_list(now, peer);
+        let hello = Some(Hello { join, please_probe: false });
+        self.transmit(peer, Packet { updates, hello, ..Packet::default() });
+    }
+
+    fn link_down(&mut self, now: Instant, peer: &NodeId, reason: LinkDownReason) {
+        if self.links.up.remove(peer).is_none() {
+            return;
+        }
+        self.outbox.link_down(peer);
+        let evidence = match reason {
+            // The process behind it is gone or new: look at once.
+            LinkDownReason::Reset | LinkDownReason::Idle | LinkDownReason::Failed => true,
+            // Good order, our own doing, or a link over the other path follows.
+            _ => false,
+        };
+        let live = self.table.get(peer).is_some_and(|r| r.member.state.is_live());
+        if live && evidence {
+            self.probe_now(now, peer);
+        } else if live && self.overlay.subjects.contains(peer) && reason != LinkDownReason::Local {
+            if let Some(target) = self.target_of(peer) {
+                self.dial(now, target);
+            }
+        }
+        self.note_own_health(now);
+    }
+
+    fn connect_failed(&mut self, now: Instant, target: &LinkTarget, error: &ConnectError) {
+        self.dial_ended(now, |t| t == target);
+        if let Some(peer) = &target.node_id {
+            self.probe_connect_failed(now, peer, matches!(error, ConnectError::Refused));
+            self.candidate_failed(peer);
+        }
+    }
+
+    /// Keeps the set of links close to what the overlay wants.
+    pub(super) fn tend_links(&mut self, now: Instant) {
+        let forgotten: Vec<LinkTarget> = self
+            .links
+            .dials
+            .iter()
+            .filter(|(_, since)| now.since(**since) > DIAL_FORGOTTEN)
+            .map(|(target, _)| target.clone())
+            .collect();
+        for target in forgotten {
+            self.dial_ended(now, |t| *t == target);
+        }
+        self.open_wanted_links(now);
+
+        let complete = self.overlay.subjects.iter().all(|s| self.links.is_up(s));
+        let mut close = Vec::new();
+        for (peer, link) in &mut self.links.up {
+            let live = self.table.get(peer).is_some_and(|r| r.member.state.is_live());
+            if self.overlay.wants(peer) && live || !complete || !self.rejoin.ready {
+                link.keep_until = now + LINGER;
+            } else if link.keep_until <= now {
+                close.push(peer.clone());
+            }
+        }
+        for peer in close {
+            self.close_link(&peer);
+        }
+    }
+
+    pub(super) fn close_link(&mut self, peer: &NodeId) {
+        if self.links.up.remove(peer).is_some() {
+            self.outbox.link_down(peer);
+            self.effects.push_back(Effect::Disconnect(peer.clone()));
+        }
+    }
+
+    /// A path says how well the peer, or we ourselves, can be reached.
+    fn note_path(&mut self, now: Instant, peer: &NodeId) {
+        self.note_own_health(now);
+        let Some(link) = self.links.get(peer) else { return };
+        let role = link.identity.role().clone();
+        self.table.update(peer, |record| {
+            let member = Arc::make_mut(&mut record.member);
+            member.verification = Verification::Direct;
+            member.role = role;
+        });
+    }
+
+    /// We are degraded when more than half of our links run over HTTP/2: something drops our UDP.
+    fn note_own_health(&mut self, now: Instant) {
+        let fallback = self.links.up.values().filter(|l| l.path == LinkPath::Http2).count();
+        let degraded = fallback * 2 > self.links.up.len();
+        let health = if degraded { Health::Degraded } else { Health::Healthy };
+        if self.record_of_self().member.health != health && !self.links.up.is_empty() {
+            self.set_own_health(now, health);
+        }
+    }
+}
