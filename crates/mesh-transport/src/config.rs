@@ -39,7 +39,11 @@ pub struct TransportConfig {
     pub limits: LimitsConfig,
 }
 
+#[cfg(feature = "edge")]
+pub use crate::edge::EdgeConfig;
+
 /// Where operators and browsers are served.
+#[cfg(not(feature = "edge"))]
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -167,6 +171,7 @@ impl Default for TransportConfig {
     }
 }
 
+#[cfg(not(feature = "edge"))]
 impl Default for EdgeConfig {
     fn default() -> Self {
         Self { bind: SocketAddr::from(([127, 0, 0, 1], 17480)) }
@@ -246,6 +251,8 @@ impl Settings for TransportConfig {
         check.number("limits.handshakes_max", limits.handshakes_max, 1, 65_536);
         check.time("limits.handshake_timeout", limits.handshake_timeout, MS(10), MS(60_000));
         check.number("limits.connections_max", limits.connections_max, 1, 1_000_000);
+        #[cfg(feature = "edge")]
+        check.0.extend(edge.problems());
         check.0
     }
 }
