@@ -14,8 +14,8 @@ use std::{
 
 use mesh_core::{Clock, ClusterName, IdError, NodeId, Role, SpiffeId, SystemClock, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
     date_time_ymd,
 };
 use rustls::pki_types::{
@@ -141,7 +141,13 @@ impl DevCa {
     /// # Errors
     ///
     /// [`CaError::Id`] if a part of the name is not valid.
-    pub fn issue(&self, cluster: &str, role: &str, node_id: &str, lifetime: Duration) -> Result<DevLeaf, CaError> {
+    pub fn issue(
+        &self,
+        cluster: &str,
+        role: &str,
+        node_id: &str,
+        lifetime: Duration,
+    ) -> Result<DevLeaf, CaError> {
         let id = SpiffeId {
             trust_domain: self.trust_domain.clone(),
             cluster: ClusterName::new(cluster)?,
@@ -280,7 +286,11 @@ impl DevLeaf {
             certificates.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
         };
         // The key first: a reader between the two renames sees a pair that does not match, and tries again.
-        replace(&folder.join("node.key"), pem("PRIVATE KEY", self.material.key.secret_der()).as_bytes(), 0o600)?;
+        replace(
+            &folder.join("node.key"),
+            pem("PRIVATE KEY", self.material.key.secret_der()).as_bytes(),
+            0o600,
+        )?;
         replace(&folder.join("node.pem"), all(&self.material.certificates).as_bytes(), 0o644)?;
         replace(&folder.join("roots.pem"), all(&self.material.trust_bundle).as_bytes(), 0o644)
     }
@@ -292,7 +302,8 @@ pub fn pem(label: &str, der: &[u8]) -> String {
     let mut text = format!("-----BEGIN {label}-----\n");
     for line in der.chunks(48) {
         for group in line.chunks(3) {
-            let word = group.iter().enumerate().fold(0u32, |w, (at, &byte)| w | u32::from(byte) << (16 - 8 * at));
+            let word =
+                group.iter().enumerate().fold(0u32, |w, (at, &byte)| w | u32::from(byte) << (16 - 8 * at));
             for at in 0..4 {
                 let digit = ALPHABET[(word >> (18 - 6 * at) & 63) as usize];
                 text.push(if at <= group.len() { digit as char } else { '=' });

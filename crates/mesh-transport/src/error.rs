@@ -57,7 +57,9 @@ pub enum IdentityError {
     #[error("the URI name in our certificate is not usable")]
     Name(#[from] SpiffeIdError),
     /// A new certificate names somebody else. Restart the node to change its name.
-    #[error("the new certificate is for {new}, this node runs as {current}; restart it to change its identity")]
+    #[error(
+        "the new certificate is for {new}, this node runs as {current}; restart it to change its identity"
+    )]
     Changed {
         /// Who we are.
         current: Box<SpiffeId>,

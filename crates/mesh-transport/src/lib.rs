@@ -16,6 +16,8 @@ pub mod endpoint;
 pub mod links;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "quic")]
+mod quiet;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 

@@ -17,10 +17,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use mesh_core::{CertificateInfo, Clock, NodeId, PeerIdentity, SystemClock};
 use rustls::{
     ClientConfig, ServerConfig,
-    client::{Resumption, ResolvesClientCert},
+    client::{ResolvesClientCert, Resumption},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, UnixTime},
     server::{ClientHello, ResolvesServerCert},
@@ -39,7 +40,8 @@ use crate::{
     error::IdentityError,
     metrics::TransportMetrics,
     tls::{
-        ClientSessions, Expected, IssuerPin, MeshVerifier, PeerRole, Refusal, ServerSessions, Trust, spiffe_id,
+        ClientSessions, Expected, IssuerPin, MeshVerifier, PeerRole, Refusal, ServerSessions, Trust,
+        spiffe_id,
     },
 };
 
@@ -73,6 +75,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: TransportMetrics,
     local: ArcSwap<PeerIdentity>,
+    /// Derived from the first private key.
+    secret: [u8; 32],
     own: Arc<OwnCertificate>,
     verifier: Arc<MeshVerifier>,
     client_sessions: Arc<ClientSessions>,
@@ -104,11 +108,15 @@ impl Identity {
         let trust = Trust::new(&local.id, &material, BTreeSet::new(), pins)?;
         let verifier = MeshVerifier::new(trust, provider.signature_verification_algorithms, metrics.clone());
         metrics.certificate_expires(local.certificate.not_after_s);
+        let key_of_key = hmac::Key::new(hmac::HMAC_SHA256, material.key.secret_der());
+        let tag = hmac::sign(&key_of_key, b"mesh transport secret 1");
+        let secret = tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes");
         Ok(Self(Arc::new(Inner {
             provider,
             clock,
             metrics,
             local: ArcSwap::from_pointee(local),
+            secret,
             own: Arc::new(OwnCertificate(ArcSwap::from_pointee(key))),
             verifier: Arc::new(verifier),
             client_sessions: Arc::new(ClientSessions::new()),
@@ -316,6 +324,12 @@ impl Identity {
         peer: &NodeId,
     ) -> Result<Arc<PeerIdentity>, Refusal> {
         self.0.verifier.check(certificates, peer_is, &Expected::Node(peer.clone()), self.now())
+    }
+
+    /// A secret that is the same after a restart, as long as the private key is.
+    #[cfg(feature = "quic")]
+    pub(crate) fn derived_secret(&self) -> [u8; 32] {
+        self.0.secret
     }
 
     /// Seconds since the Unix epoch on this identity's clock.

@@ -139,7 +139,8 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, IdentityError> {
 
 /// Refuses a key that others can read.
 fn check_private(path: &Path) -> Result<(), IdentityError> {
-    let error = |source: io::Error| IdentityError::Read { what: "private key", path: path.to_owned(), source };
+    let error =
+        |source: io::Error| IdentityError::Read { what: "private key", path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(error)?;
     #[cfg(unix)]
     {

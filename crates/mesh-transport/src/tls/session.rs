@@ -9,7 +9,9 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 use rustls::{
     NamedGroup,
-    client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue},
+    client::{
+        ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue,
+    },
     pki_types::ServerName,
     server::{ServerSessionMemoryCache, StoresServerSessions},
 };

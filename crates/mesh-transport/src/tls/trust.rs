@@ -171,7 +171,10 @@ impl Trust {
         let id = spiffe_id(&parsed, &fields.subject)?;
         if id.trust_domain != self.trust_domain {
             let (theirs, ours) = (&id.trust_domain, &self.trust_domain);
-            return refuse(Rule::TrustDomain, format!("is of trust domain {theirs}, only {ours} is accepted"));
+            return refuse(
+                Rule::TrustDomain,
+                format!("is of trust domain {theirs}, only {ours} is accepted"),
+            );
         }
         if id.cluster != self.cluster {
             let (theirs, ours) = (&id.cluster, &self.cluster);
@@ -248,7 +251,11 @@ pub(crate) fn spiffe_id(leaf: &EndEntityCert<'_>, subject: &str) -> Result<Spiff
     let mut names = leaf.valid_uri_names();
     let (Some(name), None) = (names.next(), names.next()) else {
         let found = leaf.valid_uri_names().count();
-        return Err(Refusal::new(Rule::UriNames, subject, format!("has {found} URI names, exactly one is needed")));
+        return Err(Refusal::new(
+            Rule::UriNames,
+            subject,
+            format!("has {found} URI names, exactly one is needed"),
+        ));
     };
     name.parse().map_err(|error| Refusal::new(Rule::Name, subject, format!("names no node: {error}")))
 }

@@ -27,7 +27,11 @@ pub(crate) struct MeshVerifier {
 }
 
 impl MeshVerifier {
-    pub(crate) fn new(trust: Trust, algorithms: WebPkiSupportedAlgorithms, metrics: TransportMetrics) -> Self {
+    pub(crate) fn new(
+        trust: Trust,
+        algorithms: WebPkiSupportedAlgorithms,
+        metrics: TransportMetrics,
+    ) -> Self {
         Self { trust: ArcSwap::from_pointee(trust), algorithms, metrics }
     }
 
