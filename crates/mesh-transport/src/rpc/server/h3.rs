@@ -1,0 +1,207 @@
+//! HTTP/3 on a QUIC connection.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use h3::{
+    error::{Code, ConnectionError, StreamError},
+    server::{RequestResolver, RequestStream},
+};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use mesh_core::BoxError;
+use tokio::sync::watch;
+use tower::Service;
+
+use super::{ServeError, Shared, stopped};
+use crate::rpc::{
+    PeerInfo, Transport,
+    body::ResponseBody,
+    h3_quinn::{Connection, RecvStream, SendStream, Stopped, send_body},
+};
+
+/// Serves until the peer leaves, the connection breaks, or the server stops.
+pub(super) async fn serve<S, B>(
+    shared: Arc<Shared<S>>,
+    connection: quinn::Connection,
+    peer: PeerInfo,
+) -> Result<(), ServeError>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut stopping = shared.stopping.subscribe();
+    let _closes = CloseOnDrop(connection.clone());
+    let peer = Arc::new(peer);
+    let ended = |error: ConnectionError| by_agreement(error, &peer);
+
+    let mut builder = h3::server::builder();
+    builder.send_grease(false).max_field_section_size(shared.config.header_bytes_max.into());
+    let built = builder.build(Connection::new(connection.clone())).await;
+    let mut h3 = match built {
+        Ok(h3) => h3,
+        Err(error) => return ended(error),
+    };
+
+    // Each request at work holds a sender; `None` of them left closes the channel.
+    let at_work = watch::Sender::new(());
+    let mut is_stopping = false;
+    let mut deadline = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut idle = pin!(tokio::time::sleep(Duration::ZERO));
+    loop {
+        let resolver = tokio::select! {
+            biased;
+            accepted = h3.accept() => match accepted {
+                Ok(Some(resolver)) => resolver,
+                Ok(None) => return Ok(()),
+                Err(error) => return ended(error),
+            },
+            () = stopped(&mut stopping), if !is_stopping => {
+                is_stopping = true;
+                if let Err(error) = h3.shutdown(1).await {
+                    return ended(error);
+                }
+                let now = tokio::time::Instant::now();
+                deadline.as_mut().reset(now + shared.config.drain_timeout);
+                idle.as_mut().reset(now + grace(&connection));
+                continue;
+            }
+            () = &mut deadline, if is_stopping => return Ok(()),
+            // Late requests are turned away rather than cut off, so that the peer
+            // knows that it may send them elsewhere.
+            () = &mut idle, if is_stopping => {
+                if at_work.receiver_count() == 0 {
+                    return Ok(());
+                }
+                idle.as_mut().reset(tokio::time::Instant::now() + grace(&connection));
+                continue;
+            }
+        };
+        let lost_interest = h3.inner.conn.take_stopped();
+        let (shared, peer, place) = (shared.clone(), peer.clone(), at_work.subscribe());
+        tokio::spawn(async move {
+            serve_request(shared, resolver, lost_interest, &peer).await;
+            drop(place);
+        });
+    }
+}
+
+/// How long a connection without requests is kept after its GOAWAY.
+fn grace(connection: &quinn::Connection) -> Duration {
+    (3 * connection.rtt()).clamp(Duration::from_millis(20), Duration::from_millis(500))
+}
+
+/// Closes the connection however serving it ends. h3 closes it as well, but only
+/// after a successful start.
+struct CloseOnDrop(quinn::Connection);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(quinn::VarInt::from_u32(0x100), b"");
+    }
+}
+
+fn by_agreement(error: ConnectionError, peer: &PeerInfo) -> Result<(), ServeError> {
+    if error.is_h3_no_error() {
+        return Ok(());
+    }
+    let (transport, peer) = (Transport::Http3, peer.identity.node_id().clone());
+    Err(ServeError::Connection { transport, peer, source: Box::new(error) })
+}
+
+async fn serve_request<S, B>(
+    shared: Arc<Shared<S>>,
+    resolver: RequestResolver<Connection, Bytes>,
+    lost_interest: Option<Stopped>,
+    peer: &PeerInfo,
+) where
+    S: Service<Request<tonic::body::Body>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let header_timeout = shared.config.message_stall_timeout;
+    let Some(Ok((request, stream))) = or_late(header_timeout, resolver.resolve_request()).await else {
+        return;
+    };
+    let (send, recv) = stream.split();
+    let request = request.map(|()| H3RequestBody { stream: recv, data_over: false });
+    let work = async {
+        let response = shared.handle(request, peer).await;
+        respond(send, response).await
+    };
+    let Some(mut lost_interest) = lost_interest else {
+        let _ = work.await;
+        return;
+    };
+    tokio::select! {
+        biased;
+        outcome = work => if outcome.is_ok() && *shared.stopping.borrow() {
+            // The connection is about to close; wait until the peer has it all.
+            lost_interest.await;
+        },
+        // The peer no longer wants the response, or is gone. The handler is dropped
+        // and the stream reset.
+        _ = &mut lost_interest => {}
+    }
+}
+
+/// Like a timeout, but makes no timer for what is ready at once.
+async fn or_late<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return Some(output);
+    }
+    tokio::time::timeout(limit, work).await.ok()
+}
+
+/// Sends the response.
+async fn respond<B>(
+    mut stream: RequestStream<SendStream, Bytes>,
+    response: Response<ResponseBody<B>>,
+) -> Result<(), StreamError>
+where
+    B: Body<Data = Bytes> + Send + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = response.into_parts();
+    stream.send_response(Response::from_parts(parts, ())).await?;
+    send_body(stream, body, Code::H3_INTERNAL_ERROR).await
+}
+
+/// The body of a request.
+struct H3RequestBody {
+    stream: RequestStream<RecvStream, Bytes>,
+    data_over: bool,
+}
+
+impl Body for H3RequestBody {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        if !self.data_over {
+            if let Some(mut data) = ready!(self.stream.poll_recv_data(cx))? {
+                let data = data.copy_to_bytes(data.remaining());
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.data_over = true;
+        }
+        let trailers = ready!(self.stream.poll_recv_trailers(cx))?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}

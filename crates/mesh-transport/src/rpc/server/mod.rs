@@ -1,0 +1,167 @@
+//! Serves one service on HTTP/3 and HTTP/2.
+
+mod h2;
+mod h3;
+mod handle;
+
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use mesh_core::{BoxError, PeerIdentity, Validated};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Semaphore, watch},
+};
+use tower::Service;
+
+use super::{EndpointGuard, PeerInfo, RpcMetrics, ServerConfig, Transport};
+
+/// Why a connection ended, other than by agreement.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The connection broke, or the peer did not keep to the protocol.
+    #[error("{transport} connection from {peer} ended")]
+    Connection {
+        /// What carried it.
+        transport: Transport,
+        /// The other end.
+        peer: mesh_core::NodeId,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// Serves one service, on any number of connections of either kind. Clones are handles
+/// of the same server.
+///
+/// What a bare tonic service lacks is added here: deadlines (`grpc-timeout`), message
+/// size and concurrency limits, the endpoint's [policy](super::Policy), and a drain.
+///
+/// ```no_run
+/// # use mesh_transport::rpc::*; use std::sync::Arc; use mesh_core::{Settings, SystemClock};
+/// # async fn f(connection: quinn::Connection, peer: Arc<mesh_core::PeerIdentity>) -> Result<(), Box<dyn std::error::Error>> {
+/// let policy = PolicyConfig::default().validate().map_err(|p| p[0].clone())?;
+/// let policy = Policy::new(&policy, Arc::new(SystemClock));
+/// let server = RpcServer::new(
+///     tonic::service::Routes::default(),
+///     policy.endpoint(None, MESH)?,
+///     ServerConfig::default().validate().map_err(|p| p[0].clone())?,
+///     RpcMetrics::default(),
+/// );
+/// server.serve_quic(connection, peer, false).await?;
+/// # Ok(()) }
+/// ```
+pub struct RpcServer<S> {
+    shared: Arc<Shared<S>>,
+}
+
+impl<S> Clone for RpcServer<S> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<S> fmt::Debug for RpcServer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcServer").field("endpoint", &self.shared.endpoint.name()).finish_non_exhaustive()
+    }
+}
+
+struct Shared<S> {
+    service: S,
+    endpoint: EndpointGuard,
+    config: Validated<ServerConfig>,
+    metrics: RpcMetrics,
+    permits: Arc<Semaphore>,
+    /// Turns true once, when the server is asked to stop. Each connection holds a
+    /// receiver while it lives.
+    stopping: watch::Sender<bool>,
+}
+
+/// Resolves when `stopping` turns true.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // The sender is in `Shared`, which every connection keeps alive.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+impl<S, B> RpcServer<S>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Serves `service` under the rules of `endpoint`.
+    pub fn new(
+        service: S,
+        endpoint: EndpointGuard,
+        config: Validated<ServerConfig>,
+        metrics: RpcMetrics,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(config.requests_in_flight_max));
+        let stopping = watch::Sender::new(false);
+        Self { shared: Arc::new(Shared { service, endpoint, config, metrics, permits, stopping }) }
+    }
+
+    /// Serves HTTP/3 on an accepted connection of `peer` until it ends. `resumed` tells
+    /// whether its TLS session was.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Connection`] if it did not end by agreement.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection; requests at work are abandoned.
+    pub async fn serve_quic(
+        &self,
+        connection: quinn::Connection,
+        peer: Arc<PeerIdentity>,
+        resumed: bool,
+    ) -> Result<(), ServeError> {
+        let peer = PeerInfo { identity: peer, transport: Transport::Http3, alpn: "h3", resumed };
+        h3::serve(self.shared.clone(), connection, peer).await
+    }
+
+    /// Serves HTTP/2 on an accepted TLS stream of `peer` until it ends. `resumed` tells
+    /// whether its TLS session was.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Connection`] if it did not end by agreement.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection; requests at work are abandoned.
+    pub async fn serve_tcp<I>(&self, io: I, peer: Arc<PeerIdentity>, resumed: bool) -> Result<(), ServeError>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let peer = PeerInfo { identity: peer, transport: Transport::Http2, alpn: "h2", resumed };
+        h2::serve(self.shared.clone(), io, peer).await
+    }
+
+    /// Asks every connection to finish: peers are told to send no more requests
+    /// (GOAWAY), those at work are completed, and then connections close. Returns
+    /// when all are gone, at the latest a little after `drain_timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the drain under way.
+    pub async fn shutdown(&self) {
+        self.shared.stopping.send_replace(true);
+        let limit = self.shared.config.drain_timeout + Duration::from_secs(1);
+        // Each connection holds a receiver.
+        let _ = tokio::time::timeout(limit, self.shared.stopping.closed()).await;
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) was called.
+    pub fn is_shutting_down(&self) -> bool {
+        *self.shared.stopping.borrow()
+    }
+}
