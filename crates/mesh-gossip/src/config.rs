@@ -161,12 +161,23 @@ impl Settings for GossipConfig {
             rule(broken, short, format!("{a:?}"), format!("{word} gossip.{long} ({b:?})"));
         };
         shorter("probe_timeout_max", self.probe_timeout_max, "probe_interval", self.probe_interval, false);
-        shorter("probe_timeout_min", self.probe_timeout_min, "probe_timeout_max", self.probe_timeout_max, true);
+        shorter(
+            "probe_timeout_min",
+            self.probe_timeout_min,
+            "probe_timeout_max",
+            self.probe_timeout_max,
+            true,
+        );
         shorter("suspicion_min", self.suspicion_min, "suspicion_max", self.suspicion_max, true);
         shorter("suspicion_refused", self.suspicion_refused, "suspicion_min", self.suspicion_min, true);
 
         let mut number = |name: &str, value: usize, min: usize, max: usize| {
-            rule(value < min || value > max, name, value.to_string(), format!("must be between {min} and {max}"));
+            rule(
+                value < min || value > max,
+                name,
+                value.to_string(),
+                format!("must be between {min} and {max}"),
+            );
         };
         number("indirect_probes", self.indirect_probes, 0, 16);
         number("rings", self.rings, 0, Self::RINGS_MAX);
@@ -179,7 +190,12 @@ impl Settings for GossipConfig {
             let port = seed.rsplit_once(':').map(|(host, port)| (!host.is_empty(), port.parse::<u16>()));
             let srv = seed.starts_with('_');
             let broken = !srv && !matches!(port, Some((true, Ok(1..))));
-            rule(broken, "seeds", seed.clone(), "must be host:port, or a DNS service name that starts with '_'".into());
+            rule(
+                broken,
+                "seeds",
+                seed.clone(),
+                "must be host:port, or a DNS service name that starts with '_'".into(),
+            );
         }
         problems
     }
@@ -206,7 +222,10 @@ mod tests {
 
     #[test]
     fn seeds_need_a_port() {
-        let config = GossipConfig { seeds: vec!["node-1".into(), "n:0".into(), "n:7".into(), "_mesh._udp.x".into()], ..GossipConfig::lan() };
+        let config = GossipConfig {
+            seeds: vec!["node-1".into(), "n:0".into(), "n:7".into(), "_mesh._udp.x".into()],
+            ..GossipConfig::lan()
+        };
         let named: Vec<String> = config.problems().iter().map(|p| p.value.clone()).collect();
         assert_eq!(named, ["node-1", "n:0"]);
     }

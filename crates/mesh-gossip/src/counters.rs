@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Upper bounds of the histogram buckets, in seconds.
-pub(crate) const BUCKETS_S: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+pub(crate) const BUCKETS_S: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 /// A histogram of durations with fixed buckets.
 #[derive(Clone, Debug, Default, PartialEq)]

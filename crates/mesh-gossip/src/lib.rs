@@ -9,8 +9,22 @@ mod rtt;
 mod table;
 mod wire;
 
+
+#[cfg(feature = "tokio")]
+pub mod channels;
+#[cfg(feature = "tokio")]
+mod driver;
+#[cfg(feature = "tokio")]
+mod error;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+
 pub use config::GossipConfig;
 pub use counters::{Counters, Histogram};
+#[cfg(feature = "tokio")]
+pub use driver::{BroadcastEvent, BroadcastEvents, Driver, DriverOptions, GossipHandle};
+#[cfg(feature = "tokio")]
+pub use error::GossipError;
 pub use event::{Command, Effect, Event, GossipStatus, Input, LocalNode};
 pub use gossip::{Gossip, MEMBERS_FILE};
 pub use wire::{CommandError, InputError, PROTOCOL};

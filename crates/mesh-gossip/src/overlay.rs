@@ -100,7 +100,10 @@ pub(crate) fn observers_of(table: &Table, subject: &NodeId, rings: usize) -> BTr
 /// Edges of the whole overlay, for tests of its shape.
 #[cfg(test)]
 fn all(table: &Table, rings: usize) -> std::collections::BTreeMap<NodeId, Overlay> {
-    table.live().map(|r| (r.member.node_id.clone(), Overlay::compute(table, &r.member.node_id, rings))).collect()
+    table
+        .live()
+        .map(|r| (r.member.node_id.clone(), Overlay::compute(table, &r.member.node_id, rings)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -137,7 +140,8 @@ mod tests {
     fn one_change_moves_few_edges() {
         let before = all(&table(0..200), 8);
         let after = all(&table(0..201), 8);
-        let moved: usize = before.iter().map(|(n, o)| after[n].subjects.difference(&o.subjects).count()).sum();
+        let moved: usize =
+            before.iter().map(|(n, o)| after[n].subjects.difference(&o.subjects).count()).sum();
         assert!(moved <= 8, "{moved} edges moved");
     }
 

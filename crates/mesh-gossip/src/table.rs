@@ -111,7 +111,11 @@ impl Table {
     }
 
     /// Changes a record and keeps the sums right. Returns the member after the change.
-    pub(crate) fn update(&mut self, node_id: &NodeId, change: impl FnOnce(&mut Record)) -> Option<Arc<Member>> {
+    pub(crate) fn update(
+        &mut self,
+        node_id: &NodeId,
+        change: impl FnOnce(&mut Record),
+    ) -> Option<Arc<Member>> {
         let record = self.records.get_mut(node_id)?;
         let before = record.member.state;
         change(record);

@@ -1,13 +1,18 @@
 //! Packets in: by sender and rate, then to the part that each piece is for.
 
 use bytes::Bytes;
-use mesh_core::{Instant, InstanceId, NodeId};
+use mesh_core::{InstanceId, Instant, NodeId};
 
 use super::{Gossip, members::Source};
 use crate::wire::{self, InputError, Packet, Word};
 
 impl Gossip {
-    pub(super) fn handle_payload(&mut self, now: Instant, from: &NodeId, payload: &Bytes) -> Result<(), InputError> {
+    pub(super) fn handle_payload(
+        &mut self,
+        now: Instant,
+        from: &NodeId,
+        payload: &Bytes,
+    ) -> Result<(), InputError> {
         self.admit(now, from)?;
         let packet = wire::decode(from, payload).inspect_err(|error| match error {
             InputError::Version { .. } => self.counters.refused_version += 1,

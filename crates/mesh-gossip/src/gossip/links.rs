@@ -11,8 +11,8 @@ use std::{
 };
 
 use mesh_core::{
-    ConnectError, DatagramEvent, Direction, Health, Instant, InstanceId, LinkDownReason, LinkPath, LinkTarget,
-    NodeId, PeerIdentity, Verification,
+    ConnectError, DatagramEvent, Direction, Health, InstanceId, Instant, LinkDownReason, LinkPath,
+    LinkTarget, NodeId, PeerIdentity, Verification,
 };
 
 use super::Gossip;
@@ -88,7 +88,9 @@ impl Gossip {
             return Ok(());
         }
         match event {
-            DatagramEvent::Received { from, payload, .. } => self.handle_payload(now, from.node_id(), &payload),
+            DatagramEvent::Received { from, payload, .. } => {
+                self.handle_payload(now, from.node_id(), &payload)
+            }
             DatagramEvent::LinkUp { peer, remote, path, direction } => {
                 self.link_up(now, peer, remote, path, direction);
                 Ok(())
@@ -155,7 +157,14 @@ impl Gossip {
         }
     }
 
-    fn link_up(&mut self, now: Instant, identity: Arc<PeerIdentity>, remote: SocketAddr, path: LinkPath, direction: Direction) {
+    fn link_up(
+        &mut self,
+        now: Instant,
+        identity: Arc<PeerIdentity>,
+        remote: SocketAddr,
+        path: LinkPath,
+        direction: Direction,
+    ) {
         let peer = identity.node_id().clone();
         if direction == Direction::Outbound {
             self.dial_ended(now, |t| match &t.node_id {
@@ -220,10 +229,12 @@ impl Gossip {
         let live = self.table.get(peer).is_some_and(|r| r.member.state.is_live());
         if live && evidence {
             self.probe_now(now, peer);
-        } else if live && self.overlay.subjects.contains(peer) && reason != LinkDownReason::Local {
-            if let Some(target) = self.target_of(peer) {
-                self.dial(now, target);
-            }
+        } else if live
+            && self.overlay.subjects.contains(peer)
+            && reason != LinkDownReason::Local
+            && let Some(target) = self.target_of(peer)
+        {
+            self.dial(now, target);
         }
         self.note_own_health(now);
     }

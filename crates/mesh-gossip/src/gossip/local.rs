@@ -1,12 +1,8 @@
 //! Words about ourselves: refuting, superseding an earlier run, conflicts; our metadata; leaving.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use mesh_core::{Health, Incarnation, Instant, InstanceId, MemberState, NodeId, PeerIdentity};
+use mesh_core::{Health, Incarnation, InstanceId, Instant, MemberState, NodeId, PeerIdentity};
 
 use super::{Gossip, members};
 use crate::{
@@ -25,7 +21,10 @@ const CONFLICT_WINDOW: Duration = Duration::from_secs(30);
 enum Phase {
     Member,
     /// Said goodbye to these; waits for that many of them.
-    Leaving { told: BTreeSet<NodeId>, needed: usize },
+    Leaving {
+        told: BTreeSet<NodeId>,
+        needed: usize,
+    },
     Left,
     SteppedAside,
 }
@@ -115,11 +114,14 @@ impl Gossip {
 
     /// Whether we step aside for another living process with our id.
     fn rival_answers(&mut self, now: Instant, word: &Word) -> bool {
-        let fresh = self.local.rival.as_ref().is_some_and(|r| {
-            r.instance == word.instance && now.since(r.since) <= CONFLICT_WINDOW
-        });
+        let fresh = self
+            .local
+            .rival
+            .as_ref()
+            .is_some_and(|r| r.instance == word.instance && now.since(r.since) <= CONFLICT_WINDOW);
         if !fresh {
-            self.local.rival = Some(Rival { instance: word.instance, answers: 0, since: now, reported: false });
+            self.local.rival =
+                Some(Rival { instance: word.instance, answers: 0, since: now, reported: false });
         }
         let Some(rival) = &mut self.local.rival else { return false };
         rival.answers += 1;

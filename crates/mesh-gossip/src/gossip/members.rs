@@ -8,7 +8,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_core::{
-    Health, Instant, Member, MemberChange, MemberEvent, MemberState, NodeId, Reason, Role, Verification,
+    Health, Incarnation, InstanceId, Instant, Member, MemberChange, MemberEvent, MemberState, NodeId, Reason,
+    Role, Verification,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -16,7 +17,7 @@ use super::Gossip;
 use crate::{
     event::Event,
     table::Record,
-    wire::{Descriptor, Entry, Update, Word, state_to_wire},
+    wire::{Descriptor, Entry, MetadataDelta, Packet, Update, Word, state_to_wire},
 };
 
 /// The largest step of an incarnation that is believed.
@@ -162,7 +163,15 @@ impl Gossip {
                 // The sender may have been cut off from a member that lives: ask the member.
                 self.hear_suspicion(now, from, &word, source);
             }
-            MemberState::Dead => self.becomes_dead(now, &word.node_id, word.incarnation, Reason::Reported, word.accusers.clone(), Some(from), word.age_us),
+            MemberState::Dead => self.becomes_dead(
+                now,
+                &word.node_id,
+                (word.instance, word.incarnation),
+                Reason::Reported,
+                word.accusers.clone(),
+                Some(from),
+                word.age_us,
+            ),
             MemberState::Left => self.becomes_left(now, &word, Some(from)),
         }
     }
@@ -170,13 +179,24 @@ impl Gossip {
     /// Tells a member that speaks for itself what we hold of it, so that it can refute.
     fn correct(&mut self, from: &NodeId, word: &Word, source: Source) {
         if source == Source::Own {
-            if let Some(update) = self.update_about(&word.node_id, false) {
-                self.transmit(from, crate::wire::Packet { updates: vec![update], ..Default::default() });
-            }
+            self.tell_what_we_hold(from, &word.node_id);
         }
     }
 
-    fn becomes_alive(&mut self, now: Instant, from: &NodeId, word: &Word, source: Source, held: &Arc<Member>) {
+    fn tell_what_we_hold(&mut self, to: &NodeId, node_id: &NodeId) {
+        if let Some(update) = self.update_about(node_id, false) {
+            self.transmit(to, Packet { updates: vec![update], ..Packet::default() });
+        }
+    }
+
+    fn becomes_alive(
+        &mut self,
+        now: Instant,
+        from: &NodeId,
+        word: &Word,
+        source: Source,
+        held: &Arc<Member>,
+    ) {
         let restarted = word.instance != held.instance;
         let suspected = self.suspicions.remove(&word.node_id).is_some();
         if suspected {
@@ -201,7 +221,9 @@ impl Gossip {
         let before = Some(held.state);
         let event = match (held.state, restarted) {
             (_, true) => Some((MemberChange::Joined, Reason::Restarted)),
-            (MemberState::Dead | MemberState::Left, false) => Some((MemberChange::Recovered, Reason::Refuted)),
+            (MemberState::Dead | MemberState::Left, false) => {
+                Some((MemberChange::Recovered, Reason::Refuted))
+            }
             (MemberState::Suspect, false) => Some((MemberChange::Refuted, Reason::Refuted)),
             (MemberState::Alive, false) => described.then_some((MemberChange::Updated, Reason::Metadata)),
         };
@@ -223,7 +245,7 @@ impl Gossip {
         &mut self,
         now: Instant,
         node_id: &NodeId,
-        incarnation: mesh_core::Incarnation,
+        run: (InstanceId, Incarnation),
         reason: Reason,
         observers: Vec<NodeId>,
         from: Option<&NodeId>,
@@ -232,30 +254,38 @@ impl Gossip {
         if self.suspicions.remove(node_id).is_some() {
             self.counters.suspicions_confirmed += 1;
         }
-        let before = self.leave_live(now, node_id, incarnation, MemberState::Dead);
+        let before = self.leave_live(now, node_id, run, MemberState::Dead);
         self.announce(now, node_id, MemberChange::Died, before, reason, observers);
         self.push(now, node_id, false, from, age_us);
         // If it lives after all it learns of this over its link, and refutes.
         if self.links.is_up(node_id) {
-            if let Some(update) = self.update_about(node_id, false) {
-                self.transmit(node_id, crate::wire::Packet { updates: vec![update], ..Default::default() });
-            }
+            self.tell_what_we_hold(node_id, node_id);
         }
     }
 
     fn becomes_left(&mut self, now: Instant, word: &Word, from: Option<&NodeId>) {
         self.suspicions.remove(&word.node_id);
-        let before = self.leave_live(now, &word.node_id, word.incarnation, MemberState::Left);
+        let before =
+            self.leave_live(now, &word.node_id, (word.instance, word.incarnation), MemberState::Left);
         self.announce(now, &word.node_id, MemberChange::Left, before, Reason::Goodbye, Vec::new());
         self.push(now, &word.node_id, false, from, word.age_us);
     }
 
-    fn leave_live(&mut self, now: Instant, node_id: &NodeId, incarnation: mesh_core::Incarnation, state: MemberState) -> Option<MemberState> {
+    /// Ends the run that the word is about, which may be an earlier one than we knew of: the
+    /// present run supersedes it, but could not if the goodbye of the earlier were taken for its own.
+    fn leave_live(
+        &mut self,
+        now: Instant,
+        node_id: &NodeId,
+        (instance, incarnation): (InstanceId, Incarnation),
+        state: MemberState,
+    ) -> Option<MemberState> {
         let reclaim_at = now + self.config.tombstone_ttl;
         let mut before = None;
         self.table.update(node_id, |record| {
             before = Some(record.member.state);
             let member = Arc::make_mut(&mut record.member);
+            member.instance = instance;
             member.incarnation = incarnation;
             member.state = state;
             member.since = now;
@@ -285,13 +315,14 @@ impl Gossip {
             };
             self.becomes_left(now, &word, Some(from));
         }
-        self.transmit(from, crate::wire::Packet { goodbye_ack: true, ..Default::default() });
+        self.transmit(from, Packet { goodbye_ack: true, ..Default::default() });
     }
 
     /// Takes what a member says of itself, if it is newer than what we hold.
     fn take_descriptor(&mut self, now: Instant, from: &NodeId, word: &Word, source: Source) {
         let Some(record) = self.table.get(&word.node_id) else { return };
-        if word.instance != record.member.instance || word.metadata_version <= record.member.metadata_version {
+        if word.instance != record.member.instance || word.metadata_version <= record.member.metadata_version
+        {
             return;
         }
         if word.descriptor.is_none() {
@@ -300,7 +331,14 @@ impl Gossip {
         }
         let state = record.member.state;
         if self.apply_descriptor(word) {
-            self.announce(now, &word.node_id, MemberChange::Updated, Some(state), Reason::Metadata, Vec::new());
+            self.announce(
+                now,
+                &word.node_id,
+                MemberChange::Updated,
+                Some(state),
+                Reason::Metadata,
+                Vec::new(),
+            );
             if source != Source::JoinPage {
                 self.push(now, &word.node_id, true, Some(from), word.age_us);
             }
@@ -349,7 +387,7 @@ impl Gossip {
     }
 
     /// Changes of one member's metadata.
-    pub(super) fn take_delta(&mut self, now: Instant, from: &NodeId, delta: crate::wire::MetadataDelta) {
+    pub(super) fn take_delta(&mut self, now: Instant, from: &NodeId, delta: MetadataDelta) {
         let Ok(node_id) = delta.node_id.parse::<NodeId>() else {
             self.counters.refused_malformed += 1;
             return;
@@ -401,7 +439,14 @@ impl Gossip {
         let Some(record) = self.table.get(node_id) else { return };
         let member = record.member.clone();
         let correlation_id = correlation_id(&member, record.name_hash);
-        self.emit(Event::Member(MemberEvent::Changed { change, before, member, reason, observers, correlation_id }));
+        self.emit(Event::Member(MemberEvent::Changed {
+            change,
+            before,
+            member,
+            reason,
+            observers,
+            correlation_id,
+        }));
         self.rejoin.members_changed(now);
     }
 
@@ -413,7 +458,11 @@ impl Gossip {
             role: member.role.to_string(),
             addresses: member.addresses.iter().map(ToString::to_string).collect(),
             certificate_not_before_s: record.not_before_s,
-            entries: member.metadata.iter().map(|(k, v)| Entry { key: k.clone(), value: v.clone() }).collect(),
+            entries: member
+                .metadata
+                .iter()
+                .map(|(k, v)| Entry { key: k.clone(), value: v.clone() })
+                .collect(),
         });
         let suspicion = self.suspicions.get(node_id);
         Some(Update {
@@ -425,7 +474,8 @@ impl Gossip {
             descriptor,
             verified: true,
             accusers: suspicion.map_or_else(Vec::new, |s| s.accusers().map(ToString::to_string).collect()),
-            refused_by: suspicion.map_or_else(Vec::new, |s| s.refused_by().map(ToString::to_string).collect()),
+            refused_by: suspicion
+                .map_or_else(Vec::new, |s| s.refused_by().map(ToString::to_string).collect()),
             age_us: 0,
         })
     }

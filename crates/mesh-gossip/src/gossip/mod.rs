@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{Incarnation, Instant, InstanceId, Machine, Member, NodeId, Validated, Verification};
+use mesh_core::{Incarnation, InstanceId, Instant, Machine, Member, NodeId, Validated, Verification};
 
 use crate::{
     config::GossipConfig,
@@ -42,7 +42,10 @@ use crate::{
 };
 
 pub use self::rejoin::MEMBERS_FILE;
-use self::{links::Links, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin, repair::Repair, suspicion::Suspicion};
+use self::{
+    links::Links, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin, repair::Repair,
+    suspicion::Suspicion,
+};
 
 /// Housekeeping that has no deadline of its own.
 const TICK: Duration = Duration::from_millis(250);
@@ -231,7 +234,12 @@ impl Gossip {
     }
 
     fn addressed(&self, packet: Packet) -> Packet {
-        Packet { version: PROTOCOL.max.0, instance: self.local.instance().0, digest: self.table.digest(), ..packet }
+        Packet {
+            version: PROTOCOL.max.0,
+            instance: self.local.instance().0,
+            digest: self.table.digest(),
+            ..packet
+        }
     }
 
     fn transmit_encoded(&mut self, to: &NodeId, payload: bytes::Bytes) {

@@ -88,7 +88,8 @@ impl Prober {
 
     pub(super) fn due(&self) -> Option<Instant> {
         let outstanding = self.outstanding.values().map(|o| o.deadline).min();
-        let scheduled = self.schedule.iter().filter(|(n, _)| !self.outstanding.contains_key(*n)).map(|(_, at)| *at).min();
+        let scheduled =
+            self.schedule.iter().filter(|(n, _)| !self.outstanding.contains_key(*n)).map(|(_, at)| *at).min();
         outstanding.into_iter().chain(scheduled).chain(self.nudge_due).min()
     }
 
@@ -122,7 +123,8 @@ impl Gossip {
     pub(super) fn reschedule_probes(&mut self, now: Instant) {
         let subjects = &self.overlay.subjects;
         self.prober.schedule.retain(|n, _| subjects.contains(n));
-        let new: Vec<NodeId> = subjects.iter().filter(|s| !self.prober.schedule.contains_key(*s)).cloned().collect();
+        let new: Vec<NodeId> =
+            subjects.iter().filter(|s| !self.prober.schedule.contains_key(*s)).cloned().collect();
         for subject in new {
             let first = now + rng_between(&mut self.rng, self.config.probe_interval);
             self.prober.schedule.insert(subject, first);
@@ -202,8 +204,13 @@ impl Gossip {
     }
 
     pub(super) fn run_probes(&mut self, now: Instant) {
-        let over: Vec<NodeId> =
-            self.prober.outstanding.iter().filter(|(_, o)| o.deadline <= now).map(|(n, _)| n.clone()).collect();
+        let over: Vec<NodeId> = self
+            .prober
+            .outstanding
+            .iter()
+            .filter(|(_, o)| o.deadline <= now)
+            .map(|(n, _)| n.clone())
+            .collect();
         for subject in over {
             match self.prober.outstanding.get(&subject).map(|o| o.stage) {
                 Some(Stage::Direct) => self.widen(now, &subject),
@@ -328,7 +335,10 @@ impl Gossip {
 
     pub(super) fn take_probe(&mut self, now: Instant, from: &NodeId, probe: Probe) {
         let held = self.record_of_self().member.incarnation;
-        if probe.suspected_at > held.0 && probe.suspected_at <= held.0.saturating_add(1 << 20) && self.local.is_member() {
+        if probe.suspected_at > held.0
+            && probe.suspected_at <= held.0.saturating_add(1 << 20)
+            && self.local.is_member()
+        {
             self.counters.refutations += 1;
             self.raise_incarnation(now, Incarnation(probe.suspected_at - 1));
         }
@@ -374,7 +384,9 @@ impl Gossip {
             && let Some(at) = self.prober.schedule.get_mut(from)
         {
             let interval = self.config.probe_interval;
-            let longest = interval * u32::try_from(overlay::rings(self.table.counts().live(), self.config.rings) * 2).unwrap_or(32);
+            let longest = interval
+                * u32::try_from(overlay::rings(self.table.counts().live(), self.config.rings) * 2)
+                    .unwrap_or(32);
             *at = now + Duration::from_millis(u64::from(ack.next_ms)).clamp(interval / 2, longest);
         }
         self.take_ack_incarnation(now, from, ack.incarnation);
@@ -410,18 +422,30 @@ impl Gossip {
         }
         let sequence = self.prober.next_sequence();
         let deadline = now + self.config.probe_timeout_max;
-        let relay =
-            Relay { requester: from.clone(), request_sequence: request.sequence, target: target.clone(), sequence, deadline };
+        let relay = Relay {
+            requester: from.clone(),
+            request_sequence: request.sequence,
+            target: target.clone(),
+            sequence,
+            deadline,
+        };
         self.prober.relays.push(relay);
         self.send_probe(&target, sequence, true);
     }
 
     fn relay_answer(&mut self, now: Instant, from: &NodeId, sequence: u32) {
-        let at = self.prober.relays.iter().position(|r| r.target == *from && r.sequence == sequence && r.deadline > now);
+        let at = self
+            .prober
+            .relays
+            .iter()
+            .position(|r| r.target == *from && r.sequence == sequence && r.deadline > now);
         if let Some(at) = at {
             let relay = self.prober.relays.swap_remove(at);
-            let report =
-                ProbeReport { sequence: relay.request_sequence, target: relay.target.to_string(), answered: true };
+            let report = ProbeReport {
+                sequence: relay.request_sequence,
+                target: relay.target.to_string(),
+                answered: true,
+            };
             self.transmit(&relay.requester, Packet { probe_report: Some(report), ..Packet::default() });
         }
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh_core::{Instant, InstanceId, NodeId};
+use mesh_core::{InstanceId, Instant, NodeId};
 
 use super::Gossip;
 use crate::{
@@ -124,13 +124,21 @@ impl Outbox {
 impl Gossip {
     /// The peers that changes are pushed to: those on the push rings, or all while the overlay is young.
     fn push_peers(&self) -> Vec<NodeId> {
-        let on_rings: Vec<NodeId> = self.links.peers().filter(|p| self.overlay.push.contains(*p)).cloned().collect();
+        let on_rings: Vec<NodeId> =
+            self.links.peers().filter(|p| self.overlay.push.contains(*p)).cloned().collect();
         let enough = on_rings.len() as f64 >= self.overlay.push.len() as f64 * PUSH_LINKS_UP_MIN;
         if enough && !on_rings.is_empty() { on_rings } else { self.links.peers().cloned().collect() }
     }
 
     /// Passes on the newest word about a member. `age_us` is how old the change is.
-    pub(super) fn push(&mut self, now: Instant, node_id: &NodeId, full: bool, except: Option<&NodeId>, age_us: u64) {
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        node_id: &NodeId,
+        full: bool,
+        except: Option<&NodeId>,
+        age_us: u64,
+    ) {
         let age = Duration::from_micros(age_us);
         if except.is_some() {
             self.counters.propagation.observe(age);
@@ -219,7 +227,9 @@ impl Gossip {
         }
         if self.outbox.seen.len() > self.config.members_max * 2 {
             let table = &self.table;
-            self.outbox.seen.retain(|(node, run), _| table.get(node).is_some_and(|r| r.member.instance == *run));
+            self.outbox
+                .seen
+                .retain(|(node, run), _| table.get(node).is_some_and(|r| r.member.instance == *run));
         }
     }
 
@@ -296,7 +306,10 @@ impl Gossip {
                 bytes += waiting.message.payload.len();
                 broadcasts.push(waiting.message.clone());
                 if bytes > BROADCAST_BYTES_PER_PACKET {
-                    self.transmit(&peer, Packet { broadcasts: std::mem::take(&mut broadcasts), ..Packet::default() });
+                    self.transmit(
+                        &peer,
+                        Packet { broadcasts: std::mem::take(&mut broadcasts), ..Packet::default() },
+                    );
                     bytes = 0;
                 }
             }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh_core::{DiskCompletion, DiskId, DiskOperation, DiskRequest, FileName, Instant, LinkTarget, MemberState, NodeId};
+use mesh_core::{
+    DiskCompletion, DiskId, DiskOperation, DiskRequest, FileName, Instant, LinkTarget, MemberState, NodeId,
+};
 
 use super::Gossip;
 use crate::{
@@ -156,7 +158,8 @@ impl Gossip {
         let started = *self.rejoin.started_at.get_or_insert(now);
         let others = self.table.counts().live() - usize::from(self.record_of_self().member.state.is_live());
         if !self.rejoin.ready {
-            let nobody_known = self.rejoin.seeds.is_empty() && self.rejoin.saved.is_empty() && self.links.len() == 0;
+            let nobody_known =
+                self.rejoin.seeds.is_empty() && self.rejoin.saved.is_empty() && self.links.len() == 0;
             if nobody_known && others == 0 && (self.rejoin.loaded || now.since(started) > ISOLATED_AFTER) {
                 self.become_ready();
             } else {
@@ -251,7 +254,9 @@ impl Gossip {
     }
 
     pub(super) fn add_candidate(&mut self, now: Instant, word: Word) {
-        if self.rejoin.candidates.len() >= CANDIDATES_MAX && !self.rejoin.candidates.contains_key(&word.node_id) {
+        if self.rejoin.candidates.len() >= CANDIDATES_MAX
+            && !self.rejoin.candidates.contains_key(&word.node_id)
+        {
             return;
         }
         let node_id = word.node_id.clone();

@@ -104,7 +104,9 @@ impl Gossip {
     pub(super) fn take_hello(&mut self, now: Instant, from: &NodeId, hello: Hello, digest: u64) {
         if hello.join {
             self.send_whole_list(from);
-        } else if self.table.get(from).is_none_or(|r| !r.member.state.is_live()) && digest != self.table.digest() {
+        } else if self.table.get(from).is_none_or(|r| !r.member.state.is_live())
+            && digest != self.table.digest()
+        {
             // A lost member answers: the other half of a healed partition, with news of its own.
             self.start_sync(now, from);
         }
@@ -171,7 +173,8 @@ impl Gossip {
             page.buckets.push(bucket);
             page.members.extend(members);
             if page.members.len() >= SUMMARIES_PER_PACKET {
-                let full = std::mem::replace(&mut page, SyncSummary { bucket_bits: bits, ..SyncSummary::default() });
+                let full =
+                    std::mem::replace(&mut page, SyncSummary { bucket_bits: bits, ..SyncSummary::default() });
                 self.transmit(from, Packet { sync_summary: Some(full), ..Packet::default() });
             }
         }
@@ -185,8 +188,10 @@ impl Gossip {
         if !asked || summary.bucket_bits > 12 {
             return;
         }
-        let theirs: BTreeMap<&str, &Summary> = summary.members.iter().map(|s| (s.node_id.as_str(), s)).collect();
-        let covered: std::collections::BTreeSet<usize> = summary.buckets.iter().map(|b| *b as usize).collect();
+        let theirs: BTreeMap<&str, &Summary> =
+            summary.members.iter().map(|s| (s.node_id.as_str(), s)).collect();
+        let covered: std::collections::BTreeSet<usize> =
+            summary.buckets.iter().map(|b| *b as usize).collect();
         let mut give = Vec::new();
         let mut wants = Vec::new();
         for record in self.table.iter() {
@@ -207,9 +212,10 @@ impl Gossip {
                 wants.push(their.node_id.clone());
             }
         }
-        let unknown = summary.members.iter().filter(|s| {
-            s.node_id.parse::<NodeId>().is_ok_and(|n| self.table.get(&n).is_none())
-        });
+        let unknown = summary
+            .members
+            .iter()
+            .filter(|s| s.node_id.parse::<NodeId>().is_ok_and(|n| self.table.get(&n).is_none()));
         wants.extend(unknown.map(|s| s.node_id.clone()));
         let updates = give.iter().filter_map(|n| self.update_about(n, true)).collect::<Vec<_>>();
         if !updates.is_empty() || !wants.is_empty() {

@@ -145,7 +145,8 @@ impl Gossip {
         suspicion.settle(&self.config, health_score);
         let grew = known != (suspicion.accusers.len(), suspicion.refused_by.len());
         // Once it is sure for everybody, more names add nothing.
-        let unsure = known.0 < suspicion.wanted || (known.1 < suspicion.wanted && suspicion.refused_by.len() > known.1);
+        let unsure = known.0 < suspicion.wanted
+            || (known.1 < suspicion.wanted && suspicion.refused_by.len() > known.1);
         let observers: Vec<NodeId> = suspicion.accusers.iter().cloned().collect();
         if new {
             self.announce(now, subject, MemberChange::Suspected, Some(before), reason, observers);
@@ -167,9 +168,12 @@ impl Gossip {
             .map(|(n, s)| (n.clone(), s.refused(), s.accusers.iter().cloned().collect()))
             .collect();
         for (node_id, refused, observers) in over {
-            let Some(incarnation) = self.table.get(&node_id).map(|r| r.member.incarnation) else { continue };
+            let Some(run) = self.table.get(&node_id).map(|r| (r.member.instance, r.member.incarnation))
+            else {
+                continue;
+            };
             let reason = if refused { Reason::Refused } else { Reason::SuspicionExpired };
-            self.becomes_dead(now, &node_id, incarnation, reason, observers, None, 0);
+            self.becomes_dead(now, &node_id, run, reason, observers, None, 0);
         }
     }
 }
@@ -185,6 +189,10 @@ mod tests {
         assert_eq!(times[0], MS(6000));
         assert!(times[1] < times[0] && times[1] > MS(1600));
         assert_eq!(&times[2..], [MS(1600); 3]);
-        assert_eq!(time_to_refute(MS(1600), MS(6000), 1, 1), MS(1600), "the only observer is as sure as it gets");
+        assert_eq!(
+            time_to_refute(MS(1600), MS(6000), 1, 1),
+            MS(1600),
+            "the only observer is as sure as it gets"
+        );
     }
 }

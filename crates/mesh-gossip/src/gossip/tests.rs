@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::{
-    CertificateInfo, ConnectError, DatagramEvent, Direction, DiskCompletion, DiskOperation, LinkDownReason, LinkPath,
-    LinkTarget, MemberChange, MemberEvent, MemberState, PeerIdentity, Settings,
+    CertificateInfo, ConnectError, DatagramEvent, Direction, DiskCompletion, DiskOperation, LinkDownReason,
+    LinkPath, LinkTarget, MemberChange, MemberEvent, MemberState, PeerIdentity, Settings,
 };
 
 use super::*;
@@ -62,7 +62,8 @@ impl Net {
             seeds: seeds.iter().map(|s| format!("127.0.0.1:{}", 1000 + s)).collect(),
             ..GossipConfig::lan()
         };
-        let local = LocalNode { identity: identity.clone(), addresses: vec![address], metadata: BTreeMap::new() };
+        let local =
+            LocalNode { identity: identity.clone(), addresses: vec![address], metadata: BTreeMap::new() };
         self.seed += 1;
         let config = config.validate().expect("valid settings");
         let core = Gossip::new(config, local, self.seed, self.now);
@@ -112,7 +113,9 @@ impl Net {
         loop {
             let names: Vec<NodeId> = self.nodes.keys().cloned().collect();
             for id in &names {
-                while let Some(effect) = self.nodes.get_mut(id).filter(|n| n.up).and_then(|n| n.core.poll_effect()) {
+                while let Some(effect) =
+                    self.nodes.get_mut(id).filter(|n| n.up).and_then(|n| n.core.poll_effect())
+                {
                     self.act(id, effect);
                 }
             }
@@ -152,7 +155,8 @@ impl Net {
     }
 
     fn connect(&mut self, id: &NodeId, target: LinkTarget) {
-        let there = self.nodes.values().find(|n| n.address == target.address && n.up).map(|n| n.identity.clone());
+        let there =
+            self.nodes.values().find(|n| n.address == target.address && n.up).map(|n| n.identity.clone());
         let there = there.filter(|i| !self.blocked.contains(i.node_id()) && !self.blocked.contains(id));
         let Some(peer) = there else {
             let failed = DatagramEvent::ConnectFailed { target, error: ConnectError::Refused };
@@ -183,7 +187,9 @@ impl Net {
             .events
             .iter()
             .filter_map(|e| match e {
-                Event::Member(MemberEvent::Changed { change, member, .. }) if member.node_id == subject => Some(*change),
+                Event::Member(MemberEvent::Changed { change, member, .. }) if member.node_id == subject => {
+                    Some(*change)
+                }
                 _ => None,
             })
             .collect()
@@ -292,7 +298,8 @@ fn a_broadcast_reaches_everybody_once() {
     net.command(3, Command::Broadcast(bytes::Bytes::from_static(b"hello"))).expect("small");
     net.run(MS(500));
     for i in (0..10).filter(|i| *i != 3) {
-        let heard = net.nodes[&name(i)].events.iter().filter(|e| matches!(e, Event::Broadcast { .. })).count();
+        let heard =
+            net.nodes[&name(i)].events.iter().filter(|e| matches!(e, Event::Broadcast { .. })).count();
         assert_eq!(heard, 1, "n{i}");
     }
 }
@@ -391,8 +398,12 @@ fn a_flooding_peer_is_limited_and_costs_one_error_each() {
     let payload = crate::wire::encode(&core.addressed(Packet::default()));
     let mut refused = 0;
     for _ in 0..5_000 {
-        let event = DatagramEvent::Received { from: from.clone(), payload: payload.clone(), path: LinkPath::Memory };
-        refused += u32::from(matches!(core.handle(now, Input::Link(event)), Err(InputError::TooManyMessages { .. })));
+        let event =
+            DatagramEvent::Received { from: from.clone(), payload: payload.clone(), path: LinkPath::Memory };
+        refused += u32::from(matches!(
+            core.handle(now, Input::Link(event)),
+            Err(InputError::TooManyMessages { .. })
+        ));
     }
     assert!((2_900..=3_100).contains(&refused), "{refused}");
 }

@@ -1,5 +1,7 @@
 // Generated from proto/gossip.proto by `cargo xtask codegen`. Do not edit.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Packet {
     /// Version of this protocol; a receiver drops versions it does not speak.
     #[prost(uint32, tag = "1")]
@@ -39,7 +41,7 @@ pub struct Packet {
     pub goodbye_ack: bool,
 }
 /// The newest word about one member.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Update {
     #[prost(string, tag = "1")]
     pub node_id: ::prost::alloc::string::String,
@@ -68,7 +70,7 @@ pub struct Update {
     #[prost(uint64, tag = "10")]
     pub age_us: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Descriptor {
     #[prost(string, tag = "1")]
     pub role: ::prost::alloc::string::String,
@@ -89,7 +91,7 @@ pub struct Entry {
     pub value: ::prost::alloc::string::String,
 }
 /// Changes of one member's metadata after base_version.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetadataDelta {
     #[prost(string, tag = "1")]
     pub node_id: ::prost::alloc::string::String,
@@ -163,7 +165,7 @@ pub struct SyncRequest {
     pub buckets: ::prost::alloc::vec::Vec<u64>,
 }
 /// All records of the buckets that differ, tombstones included.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncSummary {
     #[prost(uint32, tag = "1")]
     pub bucket_bits: u32,
@@ -185,7 +187,7 @@ pub struct Summary {
     #[prost(uint64, tag = "5")]
     pub metadata_version: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncRecords {
     #[prost(message, repeated, tag = "1")]
     pub updates: ::prost::alloc::vec::Vec<Update>,
@@ -217,4 +219,28 @@ pub enum State {
     Suspect = 1,
     Dead = 2,
     Left = 3,
+}
+impl State {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Alive => "STATE_ALIVE",
+            Self::Suspect => "STATE_SUSPECT",
+            Self::Dead => "STATE_DEAD",
+            Self::Left => "STATE_LEFT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STATE_ALIVE" => Some(Self::Alive),
+            "STATE_SUSPECT" => Some(Self::Suspect),
+            "STATE_DEAD" => Some(Self::Dead),
+            "STATE_LEFT" => Some(Self::Left),
+            _ => None,
+        }
+    }
 }

@@ -5,7 +5,9 @@
 mod generated;
 
 use bytes::Bytes;
-use mesh_core::{Incarnation, InstanceId, MemberState, NodeId, PAYLOAD_BYTES_MAX, ProtocolVersion, VersionRange};
+use mesh_core::{
+    Incarnation, InstanceId, MemberState, NodeId, PAYLOAD_BYTES_MAX, ProtocolVersion, VersionRange,
+};
 use prost::Message;
 
 pub(crate) use generated::*;
@@ -80,7 +82,9 @@ pub enum CommandError {
         key: String,
     },
     /// The metadata would grow over its limit.
-    #[error("metadata would have {bytes} bytes, the limit is {bytes_max} (gossip.metadata_bytes_max, and 16 MiB over all members)")]
+    #[error(
+        "metadata would have {bytes} bytes, the limit is {bytes_max} (gossip.metadata_bytes_max, and 16 MiB over all members)"
+    )]
     MetadataTooLarge {
         /// Keys and values together after the change.
         bytes: usize,
@@ -168,7 +172,9 @@ impl Word {
                 return None;
             }
         }
-        let names = |list: Vec<String>| list.into_iter().map(|n| NodeId::try_from(n).ok()).collect::<Option<Vec<_>>>();
+        let names = |list: Vec<String>| {
+            list.into_iter().map(|n| NodeId::try_from(n).ok()).collect::<Option<Vec<_>>>()
+        };
         Some(Self {
             node_id: update.node_id.parse().ok()?,
             instance: InstanceId(update.instance),
@@ -214,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_list_over_the_bound_is_refused() {
-        let packet = Packet { version: 1, deltas: vec![MetadataDelta::default(); ITEMS_MAX + 1], ..Packet::default() };
+        let packet =
+            Packet { version: 1, deltas: vec![MetadataDelta::default(); ITEMS_MAX + 1], ..Packet::default() };
         assert!(matches!(decode(&peer(), &encode(&packet)), Err(InputError::Malformed { .. })));
     }
 
