@@ -1,6 +1,6 @@
 //! The verbs and their flags.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Chores of the Mesh workspace.
 #[derive(Debug, Parser)]
@@ -12,6 +12,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Run a local cluster with mutual TLS, kill a node, watch the others notice, bring it back.
+    Demo(DemoOptions),
     /// Run every test, or those whose name contains FILTER.
     Test {
         /// Part of a test's name.
@@ -42,6 +44,27 @@ pub(crate) enum Verb {
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoOptions {
+    /// Finish on its own after the recovery, for scripts: no waiting for Ctrl-C.
+    #[arg(long)]
+    pub(crate) script: bool,
+    /// How to print the result; the story itself goes to stderr with `json`.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Nodes to start.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=20))]
+    pub(crate) nodes: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// One line of JSON at the end.
+    Json,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod ci;
 mod cli;
 mod code;
+mod demo;
 mod features;
 mod forward;
 mod licences;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
 fn run(verb: cli::Verb) -> anyhow::Result<()> {
     let repo = repo::Repo::here()?;
     match verb {
+        cli::Verb::Demo(options) => demo::run(&repo, &options),
         cli::Verb::Test { filter } => suite::run_suite(&repo, filter.as_deref()),
         cli::Verb::Ci { steps } => ci::run_checks(&repo, steps),
         cli::Verb::Tidy => tidy::run(&repo),

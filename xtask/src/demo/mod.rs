@@ -1,0 +1,186 @@
+//! `cargo xtask demo`: a real cluster on this machine, one node killed and back.
+//!
+//! `mesh up` owns the nodes. The demo watches each of them with `mesh peers list
+//! --watch`, as an operator would, and every time that it prints is when a node
+//! said so.
+
+mod cluster;
+mod process;
+mod story;
+mod view;
+
+use std::{
+    fs,
+    io::IsTerminal,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::{
+    cli::{DemoOptions, Output},
+    repo::{self, Repo},
+};
+use cluster::{Cluster, Node};
+use story::Story;
+use view::Views;
+
+/// Longest wait for anything that the demo waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Set in the process that ignores Ctrl-C.
+const INNER: &str = "XTASK_DEMO_INNER";
+
+/// What the demo measured.
+#[derive(Debug)]
+struct Figures {
+    ready: Duration,
+    joined: Duration,
+    dead: Duration,
+    rejoined: Duration,
+    transport: String,
+}
+
+pub(crate) fn run(repo: &Repo, options: &DemoOptions) -> Result<()> {
+    if std::env::var_os(INNER).is_none() {
+        return without_ctrl_c();
+    }
+    let target = target_folder(repo)?;
+    let mesh = build(repo, &target)?;
+    let folder = target.join(format!("demo-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let story = Story::start(options.output == Output::Json);
+    match play(&mesh, &folder, options, &story) {
+        Ok(figures) => {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            finish(options, &story, &figures);
+            Ok(())
+        }
+        Err(error) => Err(error.context(format!("the demo failed; logs are in {}", folder.display()))),
+    }
+}
+
+/// Starts this program again with Ctrl-C ignored, in the place of this process.
+///
+/// `mesh up` gets the same Ctrl-C, says goodbye for its nodes, and ends; the demo must
+/// outlive it to tell how it ended. A program can't ignore a signal without unsafe code,
+/// a shell can, and what it starts inherits that.
+fn without_ctrl_c() -> Result<()> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(program).args(std::env::args_os().skip(1));
+    // Comes back only if it could not.
+    Err(command.env(INNER, "1").exec()).context("cannot start sh")
+}
+
+/// Builds the `mesh` command and returns where it is.
+fn build(repo: &Repo, target: &Path) -> Result<PathBuf> {
+    if std::io::stderr().is_terminal() {
+        eprintln!("building the mesh command (the first time takes a few minutes)");
+    }
+    repo::run(&mut repo.cargo(["build", "--quiet", "--package", "mesh-cli", "--bin", "mesh"]))?;
+    Ok(target.join("debug/mesh"))
+}
+
+fn target_folder(repo: &Repo) -> Result<PathBuf> {
+    let metadata = repo.metadata(false)?;
+    Ok(metadata["target_directory"].as_str().context("cargo metadata has no target directory")?.into())
+}
+
+fn play(mesh: &Path, folder: &Path, options: &DemoOptions, story: &Story) -> Result<Figures> {
+    story.tell(format_args!("starting {} nodes; every connection between them is mutual TLS", options.nodes));
+    let mut cluster = Cluster::start(mesh, folder, options.nodes, PATIENCE)?;
+    let ready = story.elapsed();
+    for node in cluster.nodes() {
+        story.tell(format_args!("{} is ready; its control API is at https://{}", node.name, node.edge));
+    }
+    let views = Views::open(&cluster)?;
+    meet(&cluster, &views, story)?;
+    let joined = story.elapsed();
+    let transport = cluster.transport()?;
+
+    let victim = cluster.nodes().last().context("a cluster without nodes")?.clone();
+    let dead = lose(&victim, &cluster, &views, story)?;
+    let rejoined = regain(&victim, &mut cluster, &views, story)?;
+
+    views.close();
+    if !options.script {
+        story.tell("the cluster stays up; Ctrl-C ends it. Ask it yourself, in another terminal:");
+        story.tell(format_args!("  {}", cluster.invitation()));
+        cluster.wait_for_the_end()?;
+    }
+    cluster.stop(PATIENCE)?;
+    story.tell("all nodes said goodbye and stopped");
+    Ok(Figures { ready, joined, dead, rejoined, transport })
+}
+
+/// Waits until every node says that it sees every one alive.
+fn meet(cluster: &Cluster, views: &Views, story: &Story) -> Result<()> {
+    let names: Vec<&str> = cluster.nodes().iter().map(|node| node.name.as_str()).collect();
+    views.wait_until(PATIENCE, "every node sees every other one alive", |view| {
+        names.iter().all(|observer| names.iter().all(|peer| view.is(observer, peer, "alive")))
+    })?;
+    story.tell(format_args!("every node sees all {} alive", names.len()));
+    Ok(())
+}
+
+/// Kills a node and waits until every other one declares it dead. Returns how long that took.
+fn lose(victim: &Node, cluster: &Cluster, views: &Views, story: &Story) -> Result<Duration> {
+    process::signal("KILL", victim.pid)?;
+    let killed = story.elapsed();
+    story.tell(format_args!("{} was killed with kill -9 (process {})", victim.name, victim.pid));
+    for observer in others(victim, cluster) {
+        views.wait_until(PATIENCE, "the others declare it dead", |view| {
+            view.is(&observer.name, &victim.name, "dead")
+        })?;
+        story.tell(format_args!("{} declares {} dead", observer.name, victim.name));
+    }
+    Ok(story.elapsed() - killed)
+}
+
+/// Starts a node again and waits until every other one sees it alive. Returns how long that took.
+fn regain(victim: &Node, cluster: &mut Cluster, views: &Views, story: &Story) -> Result<Duration> {
+    let restarted = story.elapsed();
+    story.tell(format_args!("{} is started again", victim.name));
+    cluster.restart(victim)?;
+    for observer in others(victim, cluster) {
+        views.wait_until(PATIENCE, "the others see it alive again", |view| {
+            view.is(&observer.name, &victim.name, "alive")
+        })?;
+        story.tell(format_args!("{} sees {} alive again", observer.name, victim.name));
+    }
+    Ok(story.elapsed() - restarted)
+}
+
+fn others<'c>(victim: &Node, cluster: &'c Cluster) -> impl Iterator<Item = &'c Node> {
+    let name = victim.name.clone();
+    cluster.nodes().iter().filter(move |node| node.name != name)
+}
+
+fn finish(options: &DemoOptions, story: &Story, figures: &Figures) {
+    let Figures { ready, joined, dead, rejoined, transport } = figures;
+    let ms = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    match options.output {
+        Output::Json => {
+            let line = json!({
+                "nodes": options.nodes,
+                "ready_ms": ms(ready),
+                "joined_ms": ms(joined),
+                "dead_ms": ms(dead),
+                "rejoined_ms": ms(rejoined),
+                "transport": transport,
+                "exit": "clean",
+            });
+            println!("{line}");
+        }
+        Output::Text => story.tell(format_args!(
+            "ready after {} ms, all joined after {} ms, death noticed in {} ms, back in {} ms, over {transport}",
+            ms(ready),
+            ms(joined),
+            ms(dead),
+            ms(rejoined)
+        )),
+    }
+}

@@ -1,0 +1,124 @@
+//! Child processes that print a JSON document on each line.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// How often the end of a process is looked for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A child whose lines are read by a thread. It is killed when this value goes.
+#[derive(Debug)]
+pub(super) struct Lines {
+    child: Child,
+}
+
+impl Lines {
+    /// Starts a command; `take` gets every line that is JSON, until it returns false.
+    pub(super) fn start(
+        command: &mut Command,
+        mut take: impl FnMut(Value) -> bool + Send + 'static,
+    ) -> Result<Self> {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start mesh")?;
+        let stdout = child.stdout.take().context("a child without standard output")?;
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Ok(value) = serde_json::from_str(&line)
+                    && !take(value)
+                {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("cannot look at a child")?.is_none())
+    }
+
+    /// Waits until it has ended, for ever or for a time.
+    pub(super) fn wait(&mut self, patience: Option<Duration>) -> Result<ExitStatus> {
+        let Some(patience) = patience else {
+            // Standard input stays open: some children stop when it ends.
+            let input = self.child.stdin.take();
+            let status = self.child.wait();
+            drop(input);
+            return status.context("cannot wait for a child");
+        };
+        // There is no wait with a timeout in the standard library.
+        let (_never, tick) = mpsc::channel::<()>();
+        let mut left = patience;
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for a child")? {
+                return Ok(status);
+            }
+            if left.is_zero() {
+                bail!("process {} did not stop within {patience:?}", self.pid());
+            }
+            let _ = tick.recv_timeout(POLL);
+            left = left.saturating_sub(POLL);
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal, such as `KILL`, to a process.
+pub(super) fn signal(name: &str, pid: u32) -> Result<()> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]);
+    let status = command.status().context("cannot start sh")?;
+    ensure!(status.success(), "cannot send {name} to process {pid}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn json_lines_arrive_and_the_status_is_known() {
+        let (lines, received) = mpsc::channel();
+        let mut child = Lines::start(&mut shell("echo 'not json'; echo '{\"a\":1}'; exit 3"), move |line| {
+            lines.send(line).is_ok()
+        })
+        .expect("starts");
+        assert_eq!(received.recv_timeout(PATIENCE).expect("a line")["a"], 1);
+        assert_eq!(child.wait(Some(PATIENCE)).expect("ends").code(), Some(3));
+    }
+
+    #[test]
+    fn a_signal_reaches_its_process() {
+        let mut child = Lines::start(&mut shell("read line"), |_| true).expect("starts");
+        signal("KILL", child.pid()).expect("sent");
+        assert!(!child.wait(Some(PATIENCE)).expect("ends").success());
+        signal("KILL", child.pid()).expect_err("it is gone");
+    }
+}
