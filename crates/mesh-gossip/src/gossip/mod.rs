@@ -61,8 +61,8 @@ const LATE: Duration = Duration::from_millis(100);
 ///
 /// ```
 /// use std::{collections::BTreeMap, sync::Arc};
-/// use mesh_core::{CertificateInfo, Instant, Machine, PeerIdentity, Settings};
-/// use mesh_gossip::{Effect, Event, Gossip, GossipConfig, LocalNode};
+/// use mesh_core::{CertificateInfo, DiskCompletion, Instant, Machine, PeerIdentity, Settings};
+/// use mesh_gossip::{Effect, Event, Gossip, GossipConfig, Input, LocalNode};
 ///
 /// let identity = Arc::new(PeerIdentity {
 ///     id: "spiffe://example.org/mesh/demo/worker/w-1".parse()?,
@@ -71,7 +71,12 @@ const LATE: Duration = Duration::from_millis(100);
 /// let local = LocalNode { identity, addresses: vec!["127.0.0.1:7000".parse()?], metadata: BTreeMap::new() };
 /// let config = GossipConfig::lan().validate().map_err(|e| e[0].clone())?;
 /// let mut gossip = Gossip::new(config, local, 42, Instant::ZERO);
-/// gossip.handle_timeout(Instant::ZERO);
+/// while let Some(effect) = gossip.poll_effect() {
+///     if let Effect::Disk(request) = effect {
+///         // No file of saved members, and no seeds: nobody to look for.
+///         gossip.handle(Instant::ZERO, Input::Disk(DiskCompletion { id: request.id, result: Ok(None) }))?;
+///     }
+/// }
 /// assert!(gossip.status().ready, "alone and without seeds: the first of its cluster");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
