@@ -70,11 +70,11 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn holds<'i>(&self, mut actual: impl Iterator<Item = &'i str>) -> bool {
+    fn holds(&self, mut actual: impl Iterator<Item: AsRef<str>>) -> bool {
         if self.values.is_empty() {
             return actual.next().is_some() != self.negated;
         }
-        actual.any(|value| self.values.contains(value)) != self.negated
+        actual.any(|value| self.values.contains(value.as_ref())) != self.negated
     }
 }
 
@@ -124,16 +124,15 @@ impl Filter {
     ///
     /// `values` lists an item's values of a field or `label.<name>`; `searched` its
     /// values that `search` looks into.
-    pub fn keeps<'i, V, S>(&self, values: impl Fn(&str) -> V, searched: impl Fn() -> S) -> bool
+    pub fn keeps<V, S>(&self, values: impl Fn(&str) -> V, searched: impl Fn() -> S) -> bool
     where
-        V: IntoIterator<Item = &'i str>,
-        S: IntoIterator<Item = &'i str>,
+        V: IntoIterator<Item: AsRef<str>>,
+        S: IntoIterator<Item: AsRef<str>>,
     {
         self.conditions.iter().all(|condition| condition.holds(values(&condition.field).into_iter()))
-            && self
-                .searches
-                .iter()
-                .all(|text| searched().into_iter().any(|value| value.to_lowercase().contains(text.as_str())))
+            && self.searches.iter().all(|text| {
+                searched().into_iter().any(|value| value.as_ref().to_lowercase().contains(text.as_str()))
+            })
     }
 }
 

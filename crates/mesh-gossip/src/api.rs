@@ -1,0 +1,195 @@
+//! The routes under `/control/v1/peers`: who is in the cluster, as this node sees it.
+//!
+//! | route | answer |
+//! |---|---|
+//! | `GET /control/v1/peers` | a [`PeerList`], by node id |
+//! | `GET /control/v1/peers?watch` | server-sent events: `snapshot` ([`PeersSnapshot`], one or more), then `change` ([`PeerChange`]), perhaps `end` |
+//! | `GET /control/v1/peers/{id}` | a [`PeerReply`] |
+//!
+//! The same under `/control/peers`. All take the filters of [`FILTERS`]; the list
+//! takes `limit` and `cursor`. Round trips are left out of entity tags: an answer
+//! that differs in those alone counts as unchanged.
+//!
+//! The routes stand on the [`Membership`] trait, so that they serve any
+//! implementation of it.
+
+mod change;
+mod filter;
+mod view;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use mesh_core::{Clock, InstanceId, Membership, NodeId, PeerIdentity};
+use mesh_transport::edge::{
+    ConnectionInfo, EdgeMetrics, EntityTag, EventHub, Filter, HubLimits, PageLimits, PageQuery, Problem,
+    SubscribeOptions, conditional, query_pairs,
+};
+
+use change::{Step, Table};
+use view::Views;
+
+pub use change::{PeerChange, PeersSnapshot};
+pub use filter::FILTERS;
+pub use view::{Endpoint, Peer, PeerList, PeerReply, keys};
+
+/// The value of `api_version` in every reply.
+pub const API_VERSION: &str = "control/v1";
+
+/// The list's name in cursors and in the codes of problems.
+const LIST: &str = "peers";
+
+/// Members in one `snapshot` event.
+const SNAPSHOT_ITEMS_MAX: usize = 200;
+
+/// What the routes need.
+pub struct PeersOptions {
+    /// Who is in the cluster.
+    pub membership: Arc<dyn Membership>,
+    /// The node that answers.
+    pub local: NodeId,
+    /// The run of its process: a stream can't be resumed from another one.
+    pub instance: InstanceId,
+    /// The clock that the members' instants are of.
+    pub clock: Arc<dyn Clock>,
+    /// How long pages may be.
+    pub pages: PageLimits,
+    /// The bounds of the event stream.
+    pub hub: HubLimits,
+    /// Where subscribers are counted.
+    pub metrics: EdgeMetrics,
+}
+
+struct Api {
+    membership: Arc<dyn Membership>,
+    views: Arc<Views>,
+    pages: PageLimits,
+    hub: EventHub<Table, Step>,
+    following: tokio::task::AbortHandle,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// The routes, and a task that follows the membership for as long as they exist.
+///
+/// # Panics
+///
+/// Outside a tokio runtime.
+pub fn peers_routes(options: PeersOptions) -> Router {
+    let (snapshot, events) = options.membership.subscribe();
+    let views = Arc::new(Views::new(options.local, options.clock));
+    let table: Table = snapshot.all().map(|member| (member.node_id.clone(), member.clone())).collect();
+    let hub = EventHub::new(options.instance, options.hub, options.metrics, table);
+    let following = tokio::spawn(change::follow(hub.clone(), events, views.clone())).abort_handle();
+    let api = Api { membership: options.membership, views, pages: options.pages, hub, following };
+    Router::new()
+        .route("/control/v1/peers", get(list))
+        .route("/control/peers", get(list))
+        .route("/control/v1/peers/{id}", get(one))
+        .route("/control/peers/{id}", get(one))
+        .with_state(Arc::new(api))
+}
+
+async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
+    let mut pairs = query_pairs(request.uri())?;
+    if wants_watch(&pairs)? {
+        return watch(&api, &Filter::parse(&FILTERS, &pairs)?, &request);
+    }
+    let page = PageQuery::take(LIST, api.pages, &mut pairs)?;
+    let filter = Filter::parse(&FILTERS, &pairs)?;
+    let snapshot = api.membership.snapshot();
+    let kept = snapshot.all().filter(|member| filter::keeps(&filter, member));
+    let page = page.cut(LIST, kept, |member| member.node_id.as_str());
+
+    let mut reply = PeerList {
+        api_version: API_VERSION.to_owned(),
+        observer: api.views.observer(),
+        items: page.items.iter().map(|member| api.views.peer_without_rtt(member)).collect(),
+        next_cursor: page.next_cursor,
+    };
+    let tag = EntityTag::of_view(&reply);
+    Ok(conditional(request.headers(), &tag, || {
+        for (peer, member) in reply.items.iter_mut().zip(&page.items) {
+            peer.rtt = member.rtt.map(|rtt| rtt.as_secs_f64());
+        }
+        Json(reply).into_response()
+    }))
+}
+
+async fn one(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let node_id = NodeId::new(&id).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "peers.id.invalid", "the path does not name a peer")
+            .object(&id)
+            .cause(error.to_string())
+            .action("use a node_id from GET /control/v1/peers")
+    })?;
+    let snapshot = api.membership.snapshot();
+    let member = snapshot.find(&node_id).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "peers.unknown", "no such peer")
+            .object(&id)
+            .cause(format!(
+                "{} knows no member of that name; it may have left long ago",
+                api.views.observer()
+            ))
+            .action("list the members with GET /control/v1/peers")
+    })?;
+    let mut reply = PeerReply {
+        api_version: API_VERSION.to_owned(),
+        observer: api.views.observer(),
+        peer: api.views.peer_without_rtt(member),
+    };
+    let tag = EntityTag::of_view(&reply);
+    Ok(conditional(request.headers(), &tag, || {
+        reply.peer.rtt = member.rtt.map(|rtt| rtt.as_secs_f64());
+        Json(reply).into_response()
+    }))
+}
+
+fn watch(api: &Api, filter: &Filter, request: &Request) -> Result<Response, Problem> {
+    let last_event_id = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
+    let identity = request.extensions().get::<Arc<PeerIdentity>>().map(|peer| peer.id.to_string());
+    let options = SubscribeOptions {
+        last_event_id: last_event_id.map(str::to_owned),
+        identity: identity.unwrap_or_else(|| "unidentified".to_owned()),
+        draining: request.extensions().get::<ConnectionInfo>().map(|info| info.draining.clone()),
+    };
+    let passes = filter.clone();
+    let subscription = api.hub.subscribe(
+        options,
+        move |step| step.concerns(&passes),
+        |table| table.values().filter(|member| filter::keeps(filter, member)).cloned().collect::<Vec<_>>(),
+        |members| change::snapshot_pages(&api.views, &members),
+    )?;
+    Ok(subscription.into_response())
+}
+
+fn wants_watch(pairs: &[(String, String)]) -> Result<bool, Problem> {
+    match pairs.iter().find(|(name, _)| name == "watch").map(|(_, value)| value.as_str()) {
+        None | Some("false" | "0") => Ok(false),
+        Some("" | "true" | "1") => Ok(true),
+        Some(other) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "peers.watch.invalid",
+            "the parameter watch is neither true nor false",
+        )
+        .object(other)
+        .action("use ?watch for a stream of events, or leave it out for a list")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
