@@ -42,6 +42,10 @@ const OUTSIDE: &[(&str, &str)] = &[
     ("HashSet", "iteration order depends on a hash seed"),
 ];
 
+/// The comment, on the line or the one above, that gives the reason for a sleep in a test:
+/// virtual time, a poll of the condition itself, a peer that has to be slow.
+const SLEEP_REASON: &str = "// sleeps: ";
+
 pub(super) fn check(files: &[TextFile]) -> Vec<Finding> {
     let mut findings = stale_cores(files);
     findings.extend(calls(files));
@@ -67,12 +71,14 @@ fn calls(files: &[TextFile]) -> Vec<Finding> {
     let rust = files.iter().filter(|file| file.path.ends_with(".rs"));
     rust.flat_map(|file| {
         let code = code_only(&file.text);
+        let lines: Vec<&str> = file.text.lines().collect();
         let mut findings = Vec::new();
         let tests_from = first_test_line(&file.path, &code);
         let core = is_core(&file.path);
         for (index, line) in code.lines().enumerate() {
             let in_tests = tests_from.is_some_and(|from| index >= from);
-            let problems = of_line(line, in_tests, core && !in_tests);
+            let may_sleep = !in_tests || gives_reason(&lines, index);
+            let problems = of_line(line, may_sleep, core && !in_tests);
             findings.extend(problems.into_iter().map(|problem| Finding::at_line(&file.path, index, problem)));
         }
         findings
@@ -80,7 +86,7 @@ fn calls(files: &[TextFile]) -> Vec<Finding> {
     .collect()
 }
 
-fn of_line(line: &str, in_tests: bool, in_core: bool) -> Vec<String> {
+fn of_line(line: &str, may_sleep: bool, in_core: bool) -> Vec<String> {
     let mut problems = Vec::new();
     for name in UNFINISHED {
         if has_word(line, name) {
@@ -90,8 +96,8 @@ fn of_line(line: &str, in_tests: bool, in_core: bool) -> Vec<String> {
     if line.trim_start().starts_with("#[ignore") {
         problems.push("switches a test off: report it as skipped with the reason, or mend it".to_owned());
     }
-    if in_tests && (has_word(line, "sleep(") || has_word(line, "sleep_until(")) {
-        problems.push("sleeps in a test: wait for the condition".to_owned());
+    if !may_sleep && (has_word(line, "sleep(") || has_word(line, "sleep_until(")) {
+        problems.push("sleeps in a test: wait for the condition, or say `// sleeps: why`".to_owned());
     }
     if in_core {
         // One remark for a line: `std::time::SystemTime` is in the table twice.
@@ -99,6 +105,11 @@ fn of_line(line: &str, in_tests: bool, in_core: bool) -> Vec<String> {
         problems.extend(outside.map(|(name, why)| format!("names {name} in a sans-io core: {why}")));
     }
     problems
+}
+
+fn gives_reason(lines: &[&str], index: usize) -> bool {
+    let above = index.checked_sub(1).and_then(|above| lines.get(above));
+    lines.get(index).into_iter().chain(above).any(|line| line.contains(SLEEP_REASON))
 }
 
 fn is_core(path: &str) -> bool {
@@ -165,6 +176,9 @@ mod tests {
             &["b.rs:3"],
         );
         expect(&check(&[file("crates/a/src/driver.rs", sleep)]), &[]);
+        let reason = format!("// sleeps: the client is slow on purpose\n{sleep}");
+        expect(&check(&[file("crates/a/tests/b.rs", &reason)]), &[]);
+        expect(&check(&[file("crates/a/tests/b.rs", &format!("{reason}{sleep}"))]), &["b.rs:3"]);
     }
 
     #[test]
