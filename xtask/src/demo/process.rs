@@ -86,8 +86,9 @@ impl Drop for Lines {
 pub(super) fn signal(name: &str, pid: u32) -> Result<()> {
     let mut command = Command::new("sh");
     command.args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]);
-    let status = command.status().context("cannot start sh")?;
-    ensure!(status.success(), "cannot send {name} to process {pid}");
+    let done = command.output().context("cannot start sh")?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "cannot send {name} to process {pid}: {}", said.trim());
     Ok(())
 }
 
