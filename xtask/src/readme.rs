@@ -1,6 +1,5 @@
-//! The README's commands as they are written: each is one that exists, and the demo runs.
-
-use std::fs;
+//! The commands in the documentation as they are written: each is one that exists, and
+//! the README's demo runs.
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -10,17 +9,23 @@ use crate::{
     repo::{Repo, output},
 };
 
-/// Checks every `cargo xtask …` in the README's shell blocks and runs the demo to its end.
+/// Checks every `cargo xtask …` in a shell block of any Markdown file, and runs the demo to its end.
 pub(crate) fn check(repo: &Repo) -> Result<()> {
-    let text = fs::read_to_string(repo.root().join("README.md")).context("cannot read README.md")?;
-    let commands = commands(&text);
-    ensure!(
-        commands.iter().any(|c| c == "cargo xtask demo") && commands.iter().any(|c| c == "cargo xtask test"),
-        "README.md must show `cargo xtask demo` and `cargo xtask test`"
-    );
-    for command in &commands {
-        known(command)?;
+    let mut shown_first = Vec::new();
+    for file in repo.text_files()?.iter().filter(|file| file.path.ends_with(".md")) {
+        let commands = commands(&file.text);
+        for command in &commands {
+            known(command).with_context(|| format!("in {}", file.path))?;
+        }
+        if file.path == "README.md" {
+            shown_first = commands;
+        }
     }
+    let starts = ["cargo xtask demo", "cargo xtask test"];
+    ensure!(
+        shown_first.iter().take(2).eq(starts),
+        "README.md must begin with {starts:?}, it has {shown_first:?}"
+    );
     demo(repo)
 }
 
@@ -45,8 +50,7 @@ fn commands(markdown: &str) -> Vec<String> {
 fn known(command: &str) -> Result<()> {
     let Some(arguments) = command.strip_prefix("cargo xtask") else { return Ok(()) };
     let words = std::iter::once("xtask").chain(arguments.split_whitespace());
-    Cli::try_parse_from(words)
-        .with_context(|| format!("README.md shows `{command}`, which does not exist"))?;
+    Cli::try_parse_from(words).with_context(|| format!("`{command}` does not exist"))?;
     Ok(())
 }
 
