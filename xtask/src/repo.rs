@@ -32,10 +32,6 @@ impl Repo {
         Ok(Self { root: root.to_owned() })
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// A command that runs in the root.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
