@@ -28,7 +28,7 @@ const COMMANDS_MAX: usize = 64;
 /// Inputs handled in a row before timers are looked at all the same.
 const INPUTS_IN_A_ROW: u32 = 64;
 /// How often what callers read without asking the loop is brought up to date.
-const REFRESH: Duration = Duration::from_millis(250);
+const REFRESH: Duration = Duration::from_millis(500);
 
 /// What a driver needs besides settings and a carrier.
 #[derive(Clone)]
@@ -149,7 +149,7 @@ impl GossipHandle {
         self.shared.status.subscribe()
     }
 
-    /// What was counted, at most a quarter of a second old.
+    /// What was counted, at most half a second old.
     pub fn counters(&self) -> Counters {
         self.shared.counters()
     }
@@ -343,14 +343,11 @@ impl<D: Datagrams> Loop<D> {
             }
         }
         let now = self.clock.now();
-        if changed || self.refreshed.is_none_or(|at| now.since(at) >= REFRESH) {
-            let full = self.refreshed.is_none_or(|at| now.since(at) >= REFRESH);
-            if full {
-                self.refreshed = Some(now);
-                self.shared.refresh(&self.gossip);
-            } else {
-                self.shared.refresh_status(&self.gossip);
-            }
+        if self.refreshed.is_none_or(|at| now.since(at) >= REFRESH) {
+            self.refreshed = Some(now);
+            self.shared.refresh(&self.gossip);
+        } else if changed {
+            self.shared.refresh_status(&self.gossip);
         }
     }
 }

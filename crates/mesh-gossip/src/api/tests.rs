@@ -1,8 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use axum::body::Body;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -18,7 +14,7 @@ use super::*;
 
 /// A membership that a test changes by hand.
 #[derive(Default)]
-struct Fake(Mutex<(BTreeMap<NodeId, Arc<Member>>, Vec<mpsc::UnboundedSender<MemberEvent>>)>);
+struct Fake(Mutex<(Table, Vec<mpsc::UnboundedSender<MemberEvent>>)>);
 
 impl Membership for Fake {
     fn snapshot(&self) -> MemberSnapshot {

@@ -49,6 +49,22 @@ struct View {
     broadcasts: Option<broadcast::Sender<(NodeId, Bytes)>>,
 }
 
+impl View {
+    /// Takes over what changed without an event: round trips, our own record.
+    fn take_members(&mut self, gossip: &Gossip) {
+        let same_names = self.members.len() == gossip.members().count();
+        if same_names && self.members.values().zip(gossip.members()).all(|(a, b)| a.node_id == b.node_id) {
+            for (held, member) in self.members.values_mut().zip(gossip.members()) {
+                if !Arc::ptr_eq(held, &member) {
+                    *held = member;
+                }
+            }
+        } else {
+            self.members = gossip.members().map(|m| (m.node_id.clone(), m)).collect();
+        }
+    }
+}
+
 pub(super) struct Shared {
     view: RwLock<View>,
     pub(super) status: watch::Sender<GossipStatus>,
@@ -123,7 +139,7 @@ impl Shared {
     pub(super) fn refresh(&self, gossip: &Gossip) {
         {
             let mut view = self.write();
-            view.members = gossip.members().map(|m| (m.node_id.clone(), m)).collect();
+            view.take_members(gossip);
             view.local = gossip.local();
             view.counters = gossip.counters().clone();
             view.queue_length = gossip.queue_length();

@@ -482,6 +482,10 @@ impl Gossip {
 
     /// Forgets members whose tombstone's time is over.
     pub(super) fn reclaim(&mut self, now: Instant) {
+        let counts = self.table.counts();
+        if counts.dead + counts.left == 0 {
+            return;
+        }
         let over: Vec<NodeId> = self
             .table
             .iter()

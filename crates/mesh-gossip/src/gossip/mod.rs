@@ -48,7 +48,9 @@ use self::{
 };
 
 /// Housekeeping that has no deadline of its own.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(1000);
+/// The same while the node looks for a way in.
+const TICK_SEARCHING: Duration = Duration::from_millis(250);
 
 /// How late a timer may fire before the node takes it that it was itself paused or starved.
 const LATE: Duration = Duration::from_millis(100);
@@ -211,6 +213,10 @@ impl Gossip {
         self.table.get(self.local.node_id()).expect("the local record is never removed")
     }
 
+    fn tick(&self) -> Duration {
+        if self.rejoin.ready && !self.rejoin.isolated { TICK } else { TICK_SEARCHING }
+    }
+
     fn rings(&self) -> usize {
         overlay::rings(self.table.counts().live(), self.config.rings)
     }
@@ -301,7 +307,7 @@ impl Machine for Gossip {
         self.run_probes(now);
         self.run_suspicions(now);
         if self.tick_due <= now {
-            self.tick_due = now + TICK;
+            self.tick_due = now + self.tick();
             self.tend_links(now);
             self.tend_rejoin(now);
             self.tend_repair(now);

@@ -104,6 +104,14 @@ impl Prober {
         self.heard_at += late_by;
     }
 
+    /// Ends a probe. A turn that came in the meantime is due now, not late: lateness is only our own.
+    fn end(&mut self, now: Instant, subject: &NodeId) -> Option<Outstanding> {
+        if let Some(at) = self.schedule.get_mut(subject) {
+            *at = (*at).max(now);
+        }
+        self.outstanding.remove(subject)
+    }
+
     fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
@@ -276,7 +284,7 @@ impl Gossip {
     }
 
     fn probe_failed(&mut self, now: Instant, subject: &NodeId) {
-        let Some(outstanding) = self.prober.outstanding.remove(subject) else { return };
+        let Some(outstanding) = self.prober.end(now, subject) else { return };
         // Nobody at all was heard: more likely it is us.
         if now.since(self.prober.heard_at) > self.config.probe_interval * 2 && self.links.len() > 1 {
             self.prober.health = (self.prober.health + 1).min(HEALTH_MAX);
@@ -290,8 +298,8 @@ impl Gossip {
         self.suspect(now, subject, outstanding.refused);
     }
 
-    fn probe_answered(&mut self, subject: &NodeId) {
-        self.prober.outstanding.remove(subject);
+    fn probe_answered(&mut self, now: Instant, subject: &NodeId) {
+        self.prober.end(now, subject);
         self.prober.health = self.prober.health.saturating_sub(1);
         self.counters.probes_answered += 1;
     }
@@ -379,7 +387,7 @@ impl Gossip {
                 });
             }
         }
-        self.probe_answered(from);
+        self.probe_answered(now, from);
         if ack.next_ms > 0
             && let Some(at) = self.prober.schedule.get_mut(from)
         {
@@ -455,7 +463,7 @@ impl Gossip {
         let asked = self.prober.outstanding.get(&target).is_some_and(|o| o.first_sequence == report.sequence);
         if asked && report.answered {
             self.counters.probes_answered_indirectly += 1;
-            self.probe_answered(&target);
+            self.probe_answered(now, &target);
             // It lives, but not for us: look again soon.
             let soon = now + self.config.probe_interval;
             if let Some(at) = self.prober.schedule.get_mut(&target) {

@@ -298,24 +298,24 @@ impl Gossip {
 
     /// Dials a lost member or seed from time to time; more often the fewer we are.
     fn retry_lost(&mut self, now: Instant) {
+        let live = self.table.counts().live().max(1) as f64;
+        let chance = LOST_DIALS_PER_S / live * self.tick().as_secs_f64();
+        if !self.rejoin.isolated && self.rng.f64() >= chance {
+            return;
+        }
         let mut lost: Vec<LinkTarget> = self
             .table
             .iter()
             .filter(|r| r.member.state == MemberState::Dead)
             .filter_map(|r| self.target_of(&r.member.node_id))
             .collect();
-        let answering: BTreeSet<SocketAddr> =
-            self.table.live().flat_map(|r| r.member.addresses.iter().copied()).collect();
-        let silent = self.rejoin.seeds.iter().filter(|s| !answering.contains(s));
-        if self.rejoin.ready {
+        if self.rejoin.ready && !self.rejoin.seeds.is_empty() {
+            let answering: BTreeSet<SocketAddr> =
+                self.table.live().flat_map(|r| r.member.addresses.iter().copied()).collect();
+            let silent = self.rejoin.seeds.iter().filter(|s| !answering.contains(s));
             lost.extend(silent.map(|a| LinkTarget { node_id: None, address: *a }));
         }
-        if lost.is_empty() {
-            return;
-        }
-        let live = self.table.counts().live().max(1) as f64;
-        let chance = LOST_DIALS_PER_S / live * super::TICK.as_secs_f64();
-        if self.rejoin.isolated || self.rng.f64() < chance {
+        if !lost.is_empty() {
             let at = self.rng.usize(..lost.len());
             self.dial(now, lost.swap_remove(at));
         }

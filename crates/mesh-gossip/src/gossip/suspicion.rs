@@ -51,7 +51,7 @@ impl Suspicion {
         self.refused_by.len() >= self.wanted
     }
 
-    fn settle(&mut self, config: &GossipConfig, health_score: u32) {
+    fn settle(&mut self, now: Instant, config: &GossipConfig, health_score: u32) {
         let time = if self.refused() {
             config.suspicion_refused
         } else {
@@ -60,7 +60,8 @@ impl Suspicion {
         // An ill node gives others more time; one that does not observe leaves the verdict to those who do.
         let time = time + time * health_score / 8;
         let time = if self.observer { time } else { time * 2 + Duration::from_millis(500) };
-        self.deadline = self.started + time;
+        // A deadline in the past would look as if our own timer had been late.
+        self.deadline = (self.started + time).max(now);
     }
 }
 
@@ -142,7 +143,7 @@ impl Gossip {
         while suspicion.accusers.len() > ACCUSERS_KEPT {
             suspicion.accusers.pop_last();
         }
-        suspicion.settle(&self.config, health_score);
+        suspicion.settle(now, &self.config, health_score);
         let grew = known != (suspicion.accusers.len(), suspicion.refused_by.len());
         // Once it is sure for everybody, more names add nothing.
         let unsure = known.0 < suspicion.wanted
