@@ -187,7 +187,10 @@ impl<P: Program, W: Watch<P>> World<P, W> {
         let bytes = 60 + body.payload().len();
         let packet = Packet { from, to, connection, body };
         match self.network.fate(self.now, from, to, connection.path(), bytes) {
-            Fate::Lost => self.count("packets lost"),
+            Fate::Lost => {
+                self.count("packets lost");
+                self.line(|| format!("{from:?} > {to:?} lost: {:?}", packet.body));
+            }
             Fate::Arrives(after) => self.arrives(after, packet),
             Fate::ArrivesTwice(after, again) => {
                 self.arrives(after, packet.clone());
@@ -274,6 +277,7 @@ impl<P: Program, W: Watch<P>> World<P, W> {
         let link = peer.and_then(|peer| Some((peer, *self.carrier(host)?.links.get(&peer)?)));
         let Some((peer, id)) = link else {
             self.count("payloads without a link");
+            self.line(|| format!("{host:?} has no link to {to}"));
             return;
         };
         if id.path() == LinkPath::Quic && payload.len() <= DATAGRAM_BYTES_MAX {
@@ -315,6 +319,7 @@ impl<P: Program, W: Watch<P>> World<P, W> {
             return;
         }
         self.count("transfers delayed");
+        self.line(|| format!("{host:?} > {to:?} to be sent again, {lost} of {packets} packets lost"));
         let wait = (self.network.latency(host, to) * 3 + Duration::from_millis(25)) * (1 << attempts.min(6));
         transfer.packets = lost.max(1);
         transfer.attempts += 1;

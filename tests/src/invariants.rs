@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -187,49 +188,67 @@ impl Watch<Gossips> for MembershipWatch {
 /// Full means: every one of them is alive in every view, in its present run and with its
 /// present metadata, nobody else is live, and each is ready and not isolated.
 pub fn difference<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId]) -> Option<String> {
+    let (text, about) = find_difference(world, live)?;
+    Some(about.map_or_else(
+        || text.clone(),
+        |about| format!("{text}; of {about} hold{}", opinions(world, live, &about)),
+    ))
+}
+
+fn find_difference<W: Watch<Gossips>>(
+    world: &World<Gossips, W>,
+    live: &[HostId],
+) -> Option<(String, Option<NodeId>)> {
     let cores: Vec<(HostId, &Gossip)> = live.iter().filter_map(|h| Some((*h, world.core(*h)?))).collect();
-    let truth: BTreeMap<NodeId, _> =
+    let truth: BTreeMap<NodeId, Arc<Member>> =
         cores.iter().map(|(_, core)| (core.local().node_id.clone(), core.local())).collect();
     for (host, core) in &cores {
         let status = core.status();
         if !status.ready || status.isolated {
-            return Some(format!("{host:?} is {}", if status.isolated { "isolated" } else { "not ready" }));
-        }
-        let mut found = 0;
-        for member in core.members().filter(|m| m.state.is_live()) {
-            let Some(real) = truth.get(&member.node_id) else {
-                return Some(format!(
-                    "{host:?} holds {} to be {}, but it is gone",
-                    member.node_id, member.state
-                ));
-            };
-            found += 1;
-            if member.instance != real.instance {
-                return Some(format!("{host:?} knows an old run of {}", member.node_id));
-            }
-            if member.state != MemberState::Alive {
-                return Some(format!("{host:?} holds {} to be {}", member.node_id, member.state));
-            }
-            if member.metadata_version != real.metadata_version || member.metadata != real.metadata {
-                return Some(format!(
-                    "{host:?} has version {} of the metadata of {}, which is at {}",
-                    member.metadata_version, member.node_id, real.metadata_version
-                ));
-            }
-        }
-        if found < truth.len() {
-            let view: BTreeSet<NodeId> =
-                core.members().filter(|m| m.state.is_live()).map(|m| m.node_id.clone()).collect();
-            let missing = truth.keys().find(|n| !view.contains(*n));
-            let state = missing.and_then(|n| core.member(n)).map(|m| m.state);
-            return Some(format!(
-                "{host:?} lacks {} of {}, among them {missing:?} ({state:?})",
-                truth.len() - found,
-                truth.len()
+            return Some((
+                format!("{host:?} is {}", if status.isolated { "isolated" } else { "not ready" }),
+                None,
             ));
+        }
+        let held: BTreeMap<NodeId, Arc<Member>> =
+            core.members().filter(|m| m.state.is_live()).map(|m| (m.node_id.clone(), m)).collect();
+        for (node_id, member) in &held {
+            let problem = match truth.get(node_id) {
+                None => "holds somebody to be live who is gone",
+                Some(real) if member.instance != real.instance => "knows an old run",
+                Some(_) if member.state != MemberState::Alive => "suspects somebody",
+                Some(real) if member.metadata != real.metadata => "has old metadata",
+                Some(real) if member.metadata_version != real.metadata_version => {
+                    "has an old metadata version"
+                }
+                Some(_) => continue,
+            };
+            return Some((format!("{host:?} {problem}"), Some(node_id.clone())));
+        }
+        if let Some(missing) = truth.keys().find(|n| !held.contains_key(*n)) {
+            let count = truth.len() - held.len();
+            return Some((format!("{host:?} lacks {count} of {}", truth.len()), Some(missing.clone())));
         }
     }
     None
+}
+
+/// What each of these nodes holds of one member, for the report of a failure.
+pub fn opinions<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId], about: &NodeId) -> String {
+    let one = |host: &HostId| {
+        let held = world.core(*host)?.member(about);
+        let held = held.map_or_else(
+            || "nothing".into(),
+            |m| {
+                format!(
+                    "{} run {} incarnation {} metadata {}",
+                    m.state, m.instance, m.incarnation, m.metadata_version
+                )
+            },
+        );
+        Some(format!("\n          {host:?}: {held}"))
+    };
+    live.iter().filter_map(one).collect()
 }
 
 /// Fails if a node has told its user something else than its view shows.

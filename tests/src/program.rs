@@ -1,6 +1,6 @@
 //! How a core plugs into the simulator.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use mesh_core::{
@@ -65,7 +65,7 @@ pub trait Program {
     /// The core.
     type Core: Machine;
     /// What it tells its user.
-    type Report;
+    type Report: fmt::Debug;
 
     /// Starts a process.
     fn start(&mut self, launch: &Launch) -> Self::Core;

@@ -390,6 +390,7 @@ impl<'a> Run<'a> {
         let live = self.live();
         self.run_to(self.world.now() + SETTLE)?;
         self.world.watch.expect_calm();
+        let late_timers = self.late_timers();
         let mut news: Option<(Instant, HostId, Bytes)> = None;
         for look in 0..(interval * 6).as_millis() / LOOK.as_millis() {
             self.run_to(self.world.now() + LOOK)?;
@@ -408,6 +409,12 @@ impl<'a> Run<'a> {
                     detail,
                 });
             }
+            if self.late_timers() != late_timers {
+                // The simulator fires every timer on time, so somebody set one in the past.
+                let rule = "no timer is set in the past";
+                let detail = "a node took itself to have been paused".into();
+                return Err(Violation { at: self.world.now(), host: None, rule, detail });
+            }
             if look == 3 {
                 news = self.spread_news(&live);
             }
@@ -425,6 +432,10 @@ impl<'a> Run<'a> {
                 detail: format!("the one of {from:?} did not"),
             }),
         }
+    }
+
+    fn late_timers(&self) -> u64 {
+        self.options.hosts().filter_map(|h| self.world.core(h)).map(|c| c.counters().late_timers).sum()
     }
 
     fn spread_news(&mut self, live: &[HostId]) -> Option<(Instant, HostId, Bytes)> {

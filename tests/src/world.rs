@@ -239,7 +239,11 @@ impl<P: Program, W: Watch<P>> World<P, W> {
 
     /// Adds a line to the trace, if lines are kept.
     pub fn note(&mut self, text: impl FnOnce() -> String) {
-        self.trace.line(self.now, || format!("---- {}", text()));
+        self.line(|| format!("---- {}", text()));
+    }
+
+    pub(crate) fn line(&mut self, text: impl FnOnce() -> String) {
+        self.trace.line(self.now, text);
     }
 
     /// Starts the process on a machine; does nothing if one runs.
@@ -579,6 +583,11 @@ impl<P: Program, W: Watch<P>> World<P, W> {
                     // What was to be sent before a link changes must go out before.
                     links.push((sent.len(), link));
                 }
+            }
+        }
+        if self.trace.has_lines() {
+            for report in &reports {
+                self.trace.line(self.now, || format!("{host:?} reports {report:?}"));
             }
         }
         let step = Step { now: self.now, host, core: &process.core, reports: &reports, effects, sent: &sent };

@@ -1,0 +1,35 @@
+//! Figures of whole clusters, over real QUIC with mutual TLS on loopback.
+//!
+//! `gossip` measures membership, `node` is one member in a process of its own
+//! (so that it can be killed and frozen for real), `transport` measures RPC.
+
+mod gossip;
+mod load;
+mod node;
+mod peers;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "mesh-bench", about = "Measures Mesh on this machine")]
+struct Args {
+    #[command(subcommand)]
+    area: Area,
+}
+
+#[derive(Subcommand)]
+enum Area {
+    /// Membership: join, death, leave, heal, and what it costs.
+    Gossip(gossip::Options),
+    /// One member, until it is killed.
+    #[command(hide = true)]
+    Node(node::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match Args::parse().area {
+        Area::Gossip(options) => runtime.block_on(gossip::run(options)),
+        Area::Node(options) => runtime.block_on(node::run(options)),
+    }
+}

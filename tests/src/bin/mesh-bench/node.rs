@@ -1,0 +1,186 @@
+//! One member: in this process for the many, in a process of its own for those that are killed or frozen.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use clap::Args;
+use mesh_core::{
+    ConnectError, DatagramError, DatagramEvent, Datagrams, LinkTarget, NodeId, SettingError, Settings, Validated,
+};
+use mesh_gossip::{Driver, DriverOptions, GossipConfig, GossipHandle, LocalNode};
+use mesh_transport::{TransportConfig, ca::DevCa, endpoint::Endpoint, links::Links};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Folder of the development CA.
+    #[arg(long)]
+    ca: PathBuf,
+    /// Node id.
+    #[arg(long)]
+    name: String,
+    /// A node to join.
+    #[arg(long)]
+    seed: SocketAddr,
+}
+
+/// Runs until it is killed. Prints its address, then follows its fate in silence.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    let ca = DevCa::load(&options.ca)?;
+    let member = Member::start(&ca, &options.name, Some(options.seed), Arc::default()).await?;
+    println!("{}", member.address);
+    member.gossip.ready().await?;
+    std::future::pending().await
+}
+
+pub(crate) fn valid<T: Settings>(settings: T) -> Result<Validated<T>> {
+    settings.validate().map_err(|problems: Vec<SettingError>| {
+        anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })
+}
+
+pub(crate) struct Member {
+    pub(crate) name: NodeId,
+    pub(crate) gossip: GossipHandle,
+    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl Member {
+    pub(crate) async fn start(ca: &DevCa, name: &str, seed: Option<SocketAddr>, faults: Arc<Faults>) -> Result<Self> {
+        let identity = ca.identity("bench", "worker", name)?;
+        let config = TransportConfig { bind: "127.0.0.1:0".parse()?, ..TransportConfig::default() };
+        let endpoint = Endpoint::bind(valid(config)?, identity.clone(), None)?;
+        let address = endpoint.local_address();
+        let links = Links::new(&endpoint)?;
+        let carrier = Arc::new(Faulty { links, own: name.parse()?, faults });
+        let config =
+            GossipConfig { seeds: seed.iter().map(ToString::to_string).collect(), ..GossipConfig::lan() };
+        let local = LocalNode { identity: identity.local(), addresses: vec![address], metadata: metadata() };
+        let gossip = Driver::spawn(valid(config)?, local, carrier, DriverOptions::default()).await?;
+        let name = name.parse().context("node id")?;
+        Ok(Self { name, gossip, address, endpoint })
+    }
+}
+
+/// What a node of a real fleet would say about itself.
+fn metadata() -> BTreeMap<String, String> {
+    [("cluster", "bench"), ("role", "worker"), ("region", "eu-1"), ("zone", "eu-1a"), ("mesh_version", "0.1.0")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+}
+
+/// Faults of the network between the members of one process.
+#[derive(Default)]
+pub(crate) struct Faults {
+    loss_ppm: AtomicU32,
+    /// Members on the other side of a partition; empty without one.
+    far_side: RwLock<std::collections::BTreeSet<NodeId>>,
+}
+
+impl Faults {
+    pub(crate) fn set_loss(&self, share: f64) {
+        self.loss_ppm.store((share * 1e6) as u32, Ordering::Relaxed);
+    }
+
+    pub(crate) fn split(&self, far_side: impl IntoIterator<Item = NodeId>) {
+        *self.far_side.write().expect("no panic under this lock") = far_side.into_iter().collect();
+    }
+
+    pub(crate) fn heal(&self) {
+        self.split([]);
+    }
+
+    fn apart(&self, one: &NodeId, other: &NodeId) -> bool {
+        let far = self.far_side.read().expect("no panic under this lock");
+        !far.is_empty() && far.contains(one) != far.contains(other)
+    }
+
+    fn lost(&self) -> bool {
+        let ppm = self.loss_ppm.load(Ordering::Relaxed);
+        ppm > 0 && {
+            #[expect(clippy::disallowed_methods, reason = "loss need not be repeatable here")]
+            let drawn = fastrand::Rng::new().u32(..1_000_000);
+            drawn < ppm
+        }
+    }
+}
+
+/// Real links with faults in front: datagrams are lost, a partition swallows everything.
+struct Faulty {
+    links: Links,
+    own: NodeId,
+    faults: Arc<Faults>,
+}
+
+impl Datagrams for Faulty {
+    fn connect(&self, target: LinkTarget) {
+        self.links.connect(target);
+    }
+
+    fn disconnect(&self, peer: &NodeId) {
+        self.links.disconnect(peer);
+    }
+
+    fn send(&self, to: &NodeId, payload: Bytes) -> Result<(), DatagramError> {
+        // What is larger goes over a stream, which repeats what was lost.
+        let unreliable = payload.len() <= 1100;
+        if self.faults.apart(&self.own, to) || (unreliable && self.faults.lost()) {
+            return Ok(());
+        }
+        self.links.send(to, payload)
+    }
+
+    async fn recv(&self) -> Result<DatagramEvent, DatagramError> {
+        loop {
+            match self.links.recv().await? {
+                DatagramEvent::Received { from, .. } if self.faults.apart(&self.own, from.node_id()) => {}
+                // Inside a partition a connection would never come about.
+                DatagramEvent::LinkUp { peer, remote, .. } if self.faults.apart(&self.own, peer.node_id()) => {
+                    let target = LinkTarget { node_id: Some(peer.node_id().clone()), address: remote };
+                    return Ok(DatagramEvent::ConnectFailed { target, error: ConnectError::Timeout });
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+}
+
+/// A member in a process of its own. Killed when dropped.
+pub(crate) struct Child {
+    pub(crate) name: NodeId,
+    process: tokio::process::Child,
+}
+
+impl Child {
+    pub(crate) fn start(ca: &std::path::Path, name: &str, seed: SocketAddr) -> Result<Self> {
+        let process = tokio::process::Command::new(std::env::current_exe()?)
+            .args(["node", "--name", name, "--seed", &seed.to_string(), "--ca"])
+            .arg(ca)
+            .stdout(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start a member process")?;
+        Ok(Self { name: name.parse()?, process })
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let id = self.process.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        rustix::process::kill_process(id.context("the process has ended")?, signal)?;
+        Ok(())
+    }
+
+    pub(crate) async fn wait_dead(mut self) -> Result<()> {
+        tokio::time::timeout(Duration::from_secs(10), self.process.wait()).await??;
+        Ok(())
+    }
+}
