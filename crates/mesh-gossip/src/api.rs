@@ -29,8 +29,10 @@ use axum::{
 use mesh_core::{Clock, InstanceId, Membership, NodeId, PeerIdentity};
 use mesh_transport::edge::{
     ConnectionInfo, EdgeMetrics, EntityTag, EventHub, Filter, HubLimits, PageLimits, PageQuery, Problem,
-    SubscribeOptions, conditional, query_pairs,
+    ReadinessReason, SubscribeOptions, conditional, query_pairs,
 };
+
+use crate::GossipStatus;
 
 use change::{Step, Table};
 use view::Views;
@@ -175,6 +177,46 @@ fn watch(api: &Api, filter: &Filter, request: &Request) -> Result<Response, Prob
         |members| change::snapshot_pages(&api.views, &members),
     )?;
     Ok(subscription.into_response())
+}
+
+/// What keeps a node with this status from being ready, for `/readyz`; empty if nothing does.
+pub fn readiness(status: &GossipStatus) -> Vec<ReadinessReason> {
+    let reason = |code: &'static str, detail: String, action: &'static str| ReadinessReason {
+        code: code.into(),
+        detail,
+        action: action.into(),
+    };
+    let mut reasons = Vec::new();
+    if status.stepped_aside {
+        reasons.push(reason(
+            "gossip.conflict",
+            "another process with a newer certificate has this node's id".to_owned(),
+            "stop one of the two, or give it a certificate with an id of its own",
+        ));
+    }
+    if status.left {
+        reasons.push(reason(
+            "gossip.left",
+            "the node left the cluster".to_owned(),
+            "start it again to rejoin",
+        ));
+    }
+    if status.isolated {
+        reasons.push(reason(
+            "gossip.isolated",
+            "the node knows of other members and reaches none of them".to_owned(),
+            "check its network and firewall: UDP and TCP of transport.bind must pass",
+        ));
+    }
+    // Whatever the cause, a node that does not say ready gets a reason.
+    if !status.ready && reasons.is_empty() {
+        reasons.push(reason(
+            "gossip.joining",
+            format!("the node has no full list of members yet; {} links are up", status.links),
+            "wait, or check gossip.seeds if it lasts for more than a few seconds",
+        ));
+    }
+    reasons
 }
 
 fn wants_watch(pairs: &[(String, String)]) -> Result<bool, Problem> {

@@ -587,3 +587,18 @@ async fn streams_end_with_a_word_when_the_membership_ends() {
     let (events, _) = follower.read();
     assert_eq!(events[0].1["code"], "events.stream.closing");
 }
+
+#[test]
+fn a_node_that_is_not_ready_says_why() {
+    let codes = |status: GossipStatus| -> Vec<String> {
+        readiness(&status).into_iter().map(|reason| reason.code.into_owned()).collect()
+    };
+    let ready = GossipStatus { ready: true, ..GossipStatus::default() };
+    assert_eq!(codes(ready), [""; 0]);
+    assert_eq!(codes(GossipStatus::default()), ["gossip.joining"]);
+    assert_eq!(codes(GossipStatus { isolated: true, ..GossipStatus::default() }), ["gossip.isolated"]);
+    assert_eq!(
+        codes(GossipStatus { stepped_aside: true, left: true, ..ready }),
+        ["gossip.conflict", "gossip.left"]
+    );
+}

@@ -282,7 +282,38 @@ async fn callers_that_stall_are_cut_at_every_stage() {
     // While it should read the answer: more than the buffers of both sides hold.
     let mut deaf = edge.raw().await;
     deaf.write_all(b"GET /big HTTP/1.1\r\nhost: n-1\r\n\r\n").await.expect("write");
+    let mut start = [0; 15];
+    deaf.read_exact(&mut start).await.expect("the answer begins");
+    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    assert_eq!(edge.metrics.connections.get(), 1);
     edge.until("the deaf one is cut", |edge| edge.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn http2_callers_that_never_finish_a_request_head_are_cut() {
+    let edge = edge(|config| {
+        config.idle_timeout = Duration::from_millis(150);
+        config.drain_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // HEADERS of stream 1 with one indexed field (:method GET) and no END_HEADERS; the rest never comes.
+    let headers: &[u8] = &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
+    let alice = edge.client("operator", "alice");
+    for input in [vec![], vec![preface], vec![preface, settings], vec![preface, settings, headers]] {
+        let mut stream = edge.tls(&alice, b"h2").await.expect("tls");
+        stream.write_all(&input.concat()).await.expect("write");
+        rest(&mut stream).await;
+    }
+    edge.until("all are gone", |edge| edge.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn a_protocol_that_the_port_does_not_speak_is_refused_by_tls() {
+    let edge = edge(|_| {}).await;
+    let error = edge.tls(&edge.client("operator", "alice"), b"mesh-gossip/1").await.expect_err("refused");
+    assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
 }
 
 #[tokio::test]
