@@ -20,6 +20,8 @@ mod driver;
 mod error;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "srv")]
+mod srv;
 
 pub use config::GossipConfig;
 pub use counters::{Counters, Histogram};
