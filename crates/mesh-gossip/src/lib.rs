@@ -20,6 +20,8 @@ mod driver;
 mod error;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "insecure-udp")]
+pub mod udp;
 #[cfg(feature = "srv")]
 mod srv;
 
