@@ -166,11 +166,13 @@ impl Gossip {
         direction: Direction,
     ) {
         let peer = identity.node_id().clone();
-        if direction == Direction::Outbound {
-            self.dial_ended(now, |t| match &t.node_id {
-                Some(node_id) => *node_id == peer,
-                None => t.address == remote,
-            });
+        let outbound = direction == Direction::Outbound;
+        // A dial is over once there is a link, whoever opened it.
+        self.dial_ended(now, |t| match &t.node_id {
+            Some(node_id) => *node_id == peer,
+            None => outbound && t.address == remote,
+        });
+        if outbound {
             self.rejoin.seed_answered(remote);
         }
         if peer == *self.local.node_id() {
