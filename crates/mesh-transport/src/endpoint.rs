@@ -36,6 +36,8 @@ use tracing::info;
 pub use connection::{MeshStream, QuicConnection};
 pub use secret::NodeSecret;
 
+pub(crate) use dial::quic_error;
+
 use crate::{
     config::TransportConfig, error::TransportError, identity::Identity, metrics::TransportMetrics,
     quiet::Quiet, tls::alpn,

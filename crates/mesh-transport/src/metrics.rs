@@ -50,6 +50,17 @@ impl EncodeLabelSet for PolicyLabels {
     }
 }
 
+/// What happens to payloads on gossip links.
+pub(crate) struct LinkCounters {
+    pub(crate) sent: Counter,
+    pub(crate) busy: Counter,
+    pub(crate) received: Counter,
+    /// Cut or malformed, and so not delivered.
+    pub(crate) broken: Counter,
+    pub(crate) sent_bytes: Counter,
+    pub(crate) received_bytes: Counter,
+}
+
 /// How a handshake ended. Fit for a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandshakeOutcome {
@@ -192,9 +203,23 @@ impl TransportMetrics {
         self.0.policy_violations.get_or_create(&PolicyLabels(endpoint.to_owned())).inc();
     }
 
-    pub(crate) fn link_payload(&self, direction: &'static str, outcome: &'static str, bytes: usize) {
-        self.0.link_datagrams.get_or_create(&Labels([("direction", direction), ("outcome", outcome)])).inc();
-        self.0.link_bytes.get_or_create(&Labels([("direction", direction)])).inc_by(bytes as u64);
+    /// The counters of payloads, looked up once: they are counted for every datagram.
+    pub(crate) fn link_counters(&self) -> LinkCounters {
+        let payloads = |direction, outcome| {
+            self.0
+                .link_datagrams
+                .get_or_create(&Labels([("direction", direction), ("outcome", outcome)]))
+                .clone()
+        };
+        let bytes = |direction| self.0.link_bytes.get_or_create(&Labels([("direction", direction)])).clone();
+        LinkCounters {
+            sent: payloads("out", "sent"),
+            busy: payloads("out", "busy"),
+            received: payloads("in", "received"),
+            broken: payloads("in", "broken"),
+            sent_bytes: bytes("out"),
+            received_bytes: bytes("in"),
+        }
     }
 
     pub(crate) fn link_up(&self, path: &'static str, direction: &'static str) {

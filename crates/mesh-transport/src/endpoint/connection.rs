@@ -84,6 +84,11 @@ impl MeshStream {
         self.registration.is_revoked()
     }
 
+    /// Set once the peer's certificate is no longer accepted; outlives the stream.
+    pub(crate) fn revoked_flag(&self) -> Arc<std::sync::atomic::AtomicBool> {
+        self.registration.revoked_flag()
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.registration.is_revoked() {
             return Err(io::Error::new(

@@ -173,6 +173,10 @@ impl Registration {
     pub(crate) fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
     }
+
+    pub(crate) fn revoked_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.revoked)
+    }
 }
 
 impl Drop for Registration {
