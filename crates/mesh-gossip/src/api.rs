@@ -113,18 +113,13 @@ async fn list(State(api): State<Arc<Api>>, request: Request) -> Result<Response,
     let kept = snapshot.all().filter(|member| filter::keeps(&filter, member));
     let page = page.cut(LIST, kept, |member| member.node_id.as_str());
 
-    let mut reply = PeerList {
-        api_version: API_VERSION.to_owned(),
-        observer: api.views.observer(),
-        items: page.items.iter().map(|member| api.views.peer_without_rtt(member)).collect(),
-        next_cursor: page.next_cursor,
-    };
-    let tag = EntityTag::of_view(&reply);
+    let observer = api.views.observer();
+    let shown: Vec<_> = page.items.iter().map(|member| api.views.fingerprint(member)).collect();
+    let tag = EntityTag::of_parts(&(API_VERSION, &observer, shown, &page.next_cursor));
     Ok(conditional(request.headers(), &tag, || {
-        for (peer, member) in reply.items.iter_mut().zip(&page.items) {
-            peer.rtt = member.rtt.map(|rtt| rtt.as_secs_f64());
-        }
-        Json(reply).into_response()
+        let items = page.items.iter().map(|member| api.views.peer(member)).collect();
+        let api_version = API_VERSION.to_owned();
+        Json(PeerList { api_version, observer, items, next_cursor: page.next_cursor }).into_response()
     }))
 }
 
@@ -149,15 +144,11 @@ async fn one(
             ))
             .action("list the members with GET /control/v1/peers")
     })?;
-    let mut reply = PeerReply {
-        api_version: API_VERSION.to_owned(),
-        observer: api.views.observer(),
-        peer: api.views.peer_without_rtt(member),
-    };
-    let tag = EntityTag::of_view(&reply);
+    let observer = api.views.observer();
+    let tag = EntityTag::of_parts(&(API_VERSION, &observer, api.views.fingerprint(member)));
     Ok(conditional(request.headers(), &tag, || {
-        reply.peer.rtt = member.rtt.map(|rtt| rtt.as_secs_f64());
-        Json(reply).into_response()
+        let peer = api.views.peer(member);
+        Json(PeerReply { api_version: API_VERSION.to_owned(), observer, peer }).into_response()
     }))
 }
 

@@ -1,14 +1,20 @@
-use std::{collections::BTreeSet, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+    time::Duration,
+};
 
 use axum::body::Body;
 use futures_util::{FutureExt, StreamExt, stream};
 use mesh_core::{
-    Incarnation, Instant, ManualClock, Member, MemberChange, MemberEvent, MemberEvents, MemberSnapshot,
-    MemberState, Reason, Settings, Verification, WallTime,
+    Health, Incarnation, Instant, ManualClock, Member, MemberChange, MemberEvent, MemberEvents,
+    MemberSnapshot, MemberState, Reason, Settings, SystemClock, Verification, WallTime,
 };
 use mesh_transport::edge::{EdgeConfig, StackOptions, stack};
 use tokio::sync::mpsc;
 use tower::ServiceExt;
+
+use crate::{Driver, DriverOptions, GossipConfig, LocalNode, channels::ChannelNetwork};
 
 use super::*;
 
@@ -430,6 +436,34 @@ async fn a_known_tag_gives_304_until_something_other_than_a_round_trip_changes()
 }
 
 #[tokio::test]
+async fn everything_that_shows_of_a_member_is_in_the_tag() {
+    let changes: [fn(&mut Member); 10] = [
+        |_| (),
+        |member| member.state = MemberState::Left,
+        |member| member.since = Instant::from_nanos(11_000_000_000),
+        |member| member.role = "control".parse().expect("role"),
+        |member| member.verification = Verification::Direct,
+        |member| member.health = Health::Degraded,
+        |member| member.instance = InstanceId(2),
+        |member| member.incarnation = Incarnation(1),
+        |member| member.addresses.push("127.0.0.1:1".parse().expect("address")),
+        |member| drop(member.metadata.insert("zone".to_owned(), "eu-1a".to_owned())),
+    ];
+    let cluster = Cluster::of([member("w-1", 1)]);
+    let mut tags = BTreeSet::new();
+    let mut bodies = BTreeSet::new();
+    for change in changes {
+        let mut changed = member("w-1", 1);
+        change(&mut changed);
+        cluster.change(MemberChange::Updated, Reason::Metadata, changed).await;
+        let response = cluster.send("/control/v1/peers", &[]).await;
+        tags.insert(response.headers()["etag"].clone().to_str().expect("text").to_owned());
+        bodies.insert(text(response).await);
+    }
+    assert_eq!((tags.len(), bodies.len()), (10, 10));
+}
+
+#[tokio::test]
 async fn a_walk_over_the_pages_sees_each_staying_member_once_while_others_come_and_go() {
     let cluster = Cluster::of((0..500).map(|n| member(&format!("n-{n:03}"), n)));
     let staying: BTreeSet<String> = (0..500).filter(|n| n % 3 != 0).map(|n| format!("n-{n:03}")).collect();
@@ -601,4 +635,55 @@ fn a_node_that_is_not_ready_says_why() {
         codes(GossipStatus { stepped_aside: true, left: true, ..ready }),
         ["gossip.conflict", "gossip.left"]
     );
+}
+
+#[tokio::test]
+async fn the_routes_serve_a_running_driver() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let network = ChannelNetwork::new();
+    let start = async |name: &str, seeds: Vec<String>| {
+        let identity = ChannelNetwork::identity(name).expect("identity");
+        let (carrier, address) = network.join(identity.clone());
+        let config = GossipConfig { seeds, ..GossipConfig::local() }.validate().expect("valid");
+        let local = LocalNode { identity, addresses: vec![address], metadata: BTreeMap::new() };
+        let handle = Driver::spawn(config, local, carrier, DriverOptions::default()).await.expect("starts");
+        (handle, address)
+    };
+    let (a, address) = start("a", vec![]).await;
+    let config = EdgeConfig::default();
+    let router = peers_routes(PeersOptions {
+        membership: Arc::new(a.clone()),
+        local: "a".parse().expect("id"),
+        instance: InstanceId(1),
+        clock: Arc::new(SystemClock),
+        pages: config.page_limits(),
+        hub: config.hub_limits(),
+        metrics: EdgeMetrics::default(),
+    });
+    let get = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).expect("request");
+        router.clone().oneshot(request).await.expect("infallible")
+    };
+    let mut stream = get("/control/v1/peers?watch&node_id=b").await.into_body().into_data_stream();
+    let mut until = async |wanted: &str| {
+        let reading = async {
+            let mut text = String::new();
+            while !text.contains(wanted) {
+                let frame = stream.next().await.expect("open").expect("frame");
+                text.push_str(std::str::from_utf8(&frame).expect("text"));
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("never came: {wanted}"));
+    };
+    let (b, _) = start("b", vec![address.to_string()]).await;
+    until(r#""change":"joined""#).await;
+    b.set_metadata("zone", "eu-1a").await.expect("accepted");
+    until(r#""zone":"eu-1a""#).await;
+    let list: PeerList =
+        serde_json::from_str(&text(get("/control/v1/peers?zone=eu-1a").await).await).expect("list");
+    assert_eq!(list.items.iter().map(|peer| peer.node_id.as_str()).collect::<Vec<_>>(), ["b"]);
+    b.leave(PATIENCE).await.expect("acknowledged");
+    until(r#""change":"left""#).await;
+    a.stop();
+    until("events.stream.closing").await;
 }

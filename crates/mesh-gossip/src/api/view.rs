@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use mesh_core::{Clock, Health, Member, MemberState, NodeId, Role, Verification};
+use mesh_core::{
+    Clock, Health, Incarnation, InstanceId, Member, MemberState, NodeId, Role, Verification, WallTime,
+};
 use mesh_transport::edge::{WallAnchor, rfc3339};
 use serde::{Deserialize, Serialize};
 
@@ -132,12 +134,23 @@ impl Views {
         self.local.clone()
     }
 
-    pub(super) fn peer(&self, member: &Member) -> Peer {
-        Peer { rtt: member.rtt.map(|rtt| rtt.as_secs_f64()), ..self.peer_without_rtt(member) }
+    /// What an entity tag stands for.
+    pub(super) fn fingerprint<'m>(&self, member: &'m Member) -> Fingerprint<'m> {
+        Fingerprint {
+            node_id: &member.node_id,
+            state: member.state,
+            last_change: self.anchor.wall(&*self.clock, member.since),
+            role: &member.role,
+            verification: member.verification,
+            health: member.health,
+            instance: member.instance,
+            incarnation: member.incarnation,
+            addresses: &member.addresses,
+            metadata: &member.metadata,
+        }
     }
 
-    /// The part that an entity tag stands for.
-    pub(super) fn peer_without_rtt(&self, member: &Member) -> Peer {
+    pub(super) fn peer(&self, member: &Member) -> Peer {
         let own = |key: &str| member.metadata(key).map(str::to_owned);
         let list = |key: &str| parts(member, key).map(str::to_owned).collect();
         // Anybody can write metadata: what is not of the form shows up as it is, below.
@@ -147,7 +160,7 @@ impl Views {
             node_id: member.node_id.clone(),
             state: member.state,
             last_change: rfc3339(self.anchor.wall(&*self.clock, member.since)),
-            rtt: None,
+            rtt: member.rtt.map(|rtt| rtt.as_secs_f64()),
             role: member.role.clone(),
             verification: member.verification,
             health: member.health,
@@ -176,6 +189,21 @@ impl Views {
         peer.endpoints = endpoints.unwrap_or_default();
         peer
     }
+}
+
+/// All that shows of a member, except its round trip.
+#[derive(Hash)]
+pub(super) struct Fingerprint<'m> {
+    node_id: &'m NodeId,
+    state: MemberState,
+    last_change: WallTime,
+    role: &'m Role,
+    verification: Verification,
+    health: Health,
+    instance: InstanceId,
+    incarnation: Incarnation,
+    addresses: &'m [SocketAddr],
+    metadata: &'m BTreeMap<String, String>,
 }
 
 fn has_field(key: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Entity tags and the conditional headers (RFC 9110, section 13).
 
-use std::{fmt, io};
+use std::{fmt, hash::Hash, io};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -31,6 +31,14 @@ impl EntityTag {
         // A view that can't be serialized gets the tag of the part before, and its answer fails anyway.
         let _ = serde_json::to_writer(&mut digest, view);
         Self(format!("W/\"{:032x}\"", digest.0.digest128()))
+    }
+
+    /// [`of_view`](Self::of_view) for a large view: a digest of the parts that it is
+    /// made from, without rendering it. Everything that shows must be among them.
+    pub fn of_parts<T: Hash + ?Sized>(parts: &T) -> Self {
+        let mut digest = Xxh3::new();
+        parts.hash(&mut digest);
+        Self(format!("W/\"{:032x}\"", digest.digest128()))
     }
 
     /// The tag of stored records: the highest revision that the answer covers.
