@@ -21,8 +21,7 @@ pub struct ServerConfig {
     /// Requests at work at once, all connections together; more are refused with
     /// RESOURCE_EXHAUSTED. Default: 4096.
     pub requests_in_flight_max: usize,
-    /// Requests at work at once on one HTTP/2 connection; the client queues more.
-    /// For HTTP/3 the QUIC settings say it. Default: 1024.
+    /// Requests at work at once on one connection; the client queues more. Default: 1024.
     pub requests_per_connection_max: u32,
     /// Longest time for one request; a shorter `grpc-timeout` counts. `None` leaves it
     /// to the client. Default: none.

@@ -19,6 +19,9 @@ mod policy;
 mod server;
 mod vocabulary;
 
+#[cfg(all(test, feature = "ca"))]
+mod tests;
+
 pub use channel::{
     Channel, ChannelError, Channels, ConnectFailure, Connector, H2Connection, H2Io, H3Connection,
     ResponseBody, Target,

@@ -166,8 +166,6 @@ pub struct PeerInfo {
     pub transport: Transport,
     /// The protocol that TLS agreed on: `h3`, `h2`.
     pub alpn: &'static str,
-    /// Whether the TLS session was resumed. The identity was verified again all the same.
-    pub resumed: bool,
 }
 
 /// Marks a request that may safely be sent more than once. Put it into the

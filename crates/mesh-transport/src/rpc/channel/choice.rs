@@ -172,10 +172,13 @@ impl Inner {
             }
             Plan::Race => match race(self.http3(), || self.http2(), self.config.head_start).await {
                 Raced::First(fresh) => Ok((fresh, Reason::Negotiated, None)),
-                Raced::Second { won, first: Some(http3) } => {
+                Raced::Second { won, first: Ok(http3) } => {
                     Ok((won, Reason::RaceLost, Some(Pursuit::UnderWay(http3))))
                 }
-                Raced::Second { won, first: None } => {
+                Raced::Second { won, first: Err(ConnectFailure::Unsupported { .. }) } => {
+                    Ok((won, Reason::PeerCapability, None))
+                }
+                Raced::Second { won, first: Err(_) } => {
                     Ok((won, Reason::RememberedBroken, Some(Pursuit::Failed)))
                 }
                 // Of two failures the one about identity says more.
@@ -189,7 +192,7 @@ impl Inner {
         let (connector, target) = (self.connector.clone(), self.target.clone());
         Box::pin(async move {
             let connected = connector.connect_h3(&target).await?;
-            let (http3, driver) = h3::Http3::start(&connected).await.map_err(|source| {
+            let (http3, driver) = h3::Http3::start(connected).await.map_err(|source| {
                 let (peer, transport) = (target.node_id, Transport::Http3);
                 ConnectFailure::Unreachable { peer, transport, source }
             })?;
@@ -335,5 +338,12 @@ pub(super) struct Slot(pub(super) Arc<Inner>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl super::Channel {
+    pub(crate) fn is_http3_broken(&self) -> bool {
+        self.inner.memory().http3.remaining(SystemClock.now()).is_some()
     }
 }

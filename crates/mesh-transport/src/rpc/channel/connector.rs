@@ -1,6 +1,6 @@
 //! Where a channel gets its connections from.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{any::Any, fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use mesh_core::{BoxError, NodeId, PeerIdentity};
@@ -27,12 +27,19 @@ impl Target {
 }
 
 /// A QUIC connection with ALPN `h3`, whose peer was verified.
-#[derive(Clone, Debug)]
 pub struct H3Connection {
     /// The connection.
     pub connection: quinn::Connection,
     /// Who is at the other end.
     pub peer: Arc<PeerIdentity>,
+    /// Whatever has to live as long as the connection.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for H3Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("H3Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 /// A byte stream that HTTP/2 can run on.

@@ -1,8 +1,12 @@
 //! Requests over HTTP/2.
 
 use std::{
+    io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::BoxError;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::Status;
 
 use super::{
@@ -27,22 +32,25 @@ use super::{
 /// An HTTP/2 connection, ready for requests.
 pub(super) struct Http2 {
     requests: SendRequest<AttemptBody>,
+    refused: Arc<AtomicBool>,
 }
 
 /// What has to be polled for the connection to work. Ends with the connection.
-pub(super) type Driver = Connection<TokioIo<Box<dyn H2Io>>, AttemptBody, TokioExecutor>;
+pub(super) type Driver = Connection<TokioIo<NoticeAlert>, AttemptBody, TokioExecutor>;
 
 impl Http2 {
     pub(super) async fn start(connected: H2Connection) -> Result<(Self, Driver), BoxError> {
+        let refused = Arc::<AtomicBool>::default();
+        let io = NoticeAlert { io: connected.io, refused: refused.clone(), failed: None };
         let (requests, driver) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
-            .handshake(TokioIo::new(connected.io))
+            .handshake(TokioIo::new(io))
             .await?;
-        Ok((Self { requests }, driver))
+        Ok((Self { requests, refused }, driver))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -56,6 +64,9 @@ impl Http2 {
             Ok(response) => Ok(response.map(|body| Http2Body { body, over: false })),
             Err(mut error) => {
                 let untouched = error.take_message().is_some();
+                if self.refused.load(Ordering::Relaxed) {
+                    return Err(Failure::Refused(Box::new(error.into_error())));
+                }
                 Err(failure(error.into_error(), untouched))
             }
         }
@@ -76,6 +87,86 @@ fn failure(error: hyper::Error, untouched: bool) -> Failure {
         Failure::Lost { unsent, source: Box::new(error) }
     } else {
         Failure::Reset(Box::new(error))
+    }
+}
+
+/// Notices when the peer does not accept our certificate, which a client only learns
+/// after its own part of the handshake is done. h2 passes on the text of the error alone.
+pub(super) struct NoticeAlert {
+    io: Box<dyn H2Io>,
+    refused: Arc<AtomicBool>,
+    failed: Option<io::Error>,
+}
+
+impl NoticeAlert {
+    fn notice(&self, error: &io::Error) {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::AlertReceived(_))) {
+            self.refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What a write came to. It may fail before the alert that explains it was read, so
+    /// that a failure is held back until the stream was read to its end. The stream is
+    /// dead, so that this takes nothing from anybody, and soon over.
+    fn poll_outcome<T>(&mut self, cx: &mut Context<'_>, outcome: io::Result<T>) -> Poll<io::Result<T>> {
+        self.failed = match outcome {
+            Ok(written) => return Poll::Ready(Ok(written)),
+            Err(error) => Some(self.failed.take().unwrap_or(error)),
+        };
+        loop {
+            let mut scratch = [0; 512];
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) => break,
+                Err(error) => {
+                    self.notice(&error);
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Err(self.failed.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
+    }
+}
+
+impl AsyncRead for NoticeAlert {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buffer));
+        Poll::Ready(read.inspect_err(|error| self.notice(error)))
+    }
+}
+
+impl AsyncWrite for NoticeAlert {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, data));
+        self.poll_outcome(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        self.poll_outcome(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, data));
+        self.poll_outcome(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests over HTTP/3.
 
 use std::{
+    any::Any,
     future::{Future as _, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -28,18 +29,19 @@ const HEADER_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct Http3 {
     requests: SendRequest<Opener, Bytes>,
     pub(super) connection: quinn::Connection,
+    _keep: Box<dyn Any + Send + Sync>,
 }
 
 /// What has to be polled for the connection to work. Ends with the connection.
 pub(super) type Driver = h3::client::Connection<Connection, Bytes>;
 
 impl Http3 {
-    pub(super) async fn start(connected: &H3Connection) -> Result<(Self, Driver), BoxError> {
-        let connection = connected.connection.clone();
+    pub(super) async fn start(connected: H3Connection) -> Result<(Self, Driver), BoxError> {
+        let H3Connection { connection, keep, .. } = connected;
         let mut builder = h3::client::builder();
         builder.send_grease(false).max_field_section_size(HEADER_BYTES_MAX);
         let (driver, requests) = builder.build(Connection::new(connection.clone())).await?;
-        Ok((Self { requests, connection }, driver))
+        Ok((Self { requests, connection, _keep: keep }, driver))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -50,12 +52,13 @@ impl Http3 {
     pub(super) async fn send(&self, head: Parts, body: AttemptBody) -> Result<Response<Http3Body>, Failure> {
         let mut requests = self.requests.clone();
         // Writes are gathered, so that nothing has left when this fails.
-        let stream = requests.send_request(Request::from_parts(head, ())).await.map_err(|error| {
-            if matches!(error, StreamError::HeaderTooBig { .. }) {
-                return Failure::Malformed(Box::new(error));
-            }
-            Failure::Lost { unsent: true, source: Box::new(error) }
-        })?;
+        let stream =
+            requests.send_request(Request::from_parts(head, ())).await.map_err(|error| {
+                match failure(error) {
+                    Failure::Lost { source, .. } => Failure::Lost { unsent: true, source },
+                    other => other,
+                }
+            })?;
         let (send, mut recv) = stream.split();
 
         // A unary request is sent by this poll, and needs no task of its own.
@@ -84,9 +87,29 @@ fn failure(error: StreamError) -> Failure {
         StreamError::RemoteTerminate { code } if *code == Code::H3_REQUEST_REJECTED => {
             Failure::Lost { unsent: true, source: Box::new(error) }
         }
+        StreamError::ConnectionError(ended) if is_refusal(ended) => Failure::Refused(Box::new(error)),
+        StreamError::ConnectionError(ConnectionError::Remote(
+            ConnectionErrorIncoming::ApplicationClose { error_code },
+        )) if Code::H3_REQUEST_REJECTED == *error_code => {
+            Failure::Lost { unsent: true, source: Box::new(error) }
+        }
         StreamError::ConnectionError(_) => Failure::Lost { unsent: false, source: Box::new(error) },
+        StreamError::HeaderTooBig { .. } => Failure::Malformed(Box::new(error)),
         StreamError::RemoteClosing => Failure::Lost { unsent: true, source: Box::new(error) },
         _ => Failure::Reset(Box::new(error)),
+    }
+}
+
+/// Whether the peer ended the connection because it does not accept our certificate,
+/// which a client only learns after its own part of the handshake is done.
+fn is_refusal(error: &ConnectionError) -> bool {
+    let ConnectionError::Remote(ConnectionErrorIncoming::Undefined(error)) = error else { return false };
+    match error.downcast_ref::<quinn::ConnectionError>() {
+        // The range of TLS alerts (RFC 9001, 4.8).
+        Some(quinn::ConnectionError::ConnectionClosed(closed)) => {
+            (0x100..0x200).contains(&u64::from(closed.error_code))
+        }
+        _ => false,
     }
 }
 

@@ -7,6 +7,7 @@
 mod broken;
 mod choice;
 mod connector;
+mod endpoint;
 mod error;
 mod h2;
 mod h3;
@@ -93,6 +94,7 @@ impl fmt::Debug for Channel {
 enum Failure {
     Lost { unsent: bool, source: BoxError },
     Reset(BoxError),
+    Refused(BoxError),
     Malformed(BoxError),
 }
 
@@ -204,6 +206,11 @@ impl Inner {
                 ChannelError::Lost { peer, transport, unsent, source: Arc::new(source) }
             }
             Failure::Reset(source) => ChannelError::Reset { peer, transport, source: Arc::new(source) },
+            Failure::Refused(source) => {
+                live.retire();
+                let source = ConnectFailure::Refused { peer: peer.clone(), transport, source };
+                ChannelError::Connect { peer, source: Arc::new(source) }
+            }
             Failure::Malformed(source) => ChannelError::Malformed { peer, source: Arc::new(source) },
         }
     }
@@ -266,5 +273,18 @@ impl Body for ResponseBody {
         this.body = None;
         let text = format!("the response was not complete within {limit:?}");
         Poll::Ready(Some(Err(Status::deadline_exceeded(text))))
+    }
+}
+
+#[cfg(test)]
+impl Channel {
+    /// Tells connections apart.
+    pub(crate) fn serial(&self) -> u64 {
+        self.inner.live.load().as_ref().map_or(0, |live| live.serial)
+    }
+
+    /// The next request finds no connection.
+    pub(crate) fn drop_connection(&self) {
+        self.inner.live.store(None);
     }
 }

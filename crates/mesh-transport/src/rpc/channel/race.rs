@@ -10,8 +10,8 @@ pub(super) enum Raced<A, B, E, F> {
     /// The second did. The first may still be running.
     Second {
         won: B,
-        /// The first attempt, unless it failed.
-        first: Option<F>,
+        /// The first attempt, or why it failed.
+        first: Result<F, E>,
     },
     /// Both failed.
     Neither { first: E, second: E },
@@ -43,9 +43,8 @@ where
                 Err(error) => first_error = Some(error),
             },
             ended = &mut second => match (ended, first_error) {
-                (Ok(won), failed) => {
-                    return Raced::Second { won, first: failed.is_none().then_some(first) };
-                }
+                (Ok(won), None) => return Raced::Second { won, first: Ok(first) },
+                (Ok(won), Some(error)) => return Raced::Second { won, first: Err(error) },
                 (Err(second), Some(first)) => return Raced::Neither { first, second },
                 (Err(second), None) => {
                     return match first.await {
@@ -78,7 +77,7 @@ mod tests {
         let raced = race(first, || second, Duration::from_millis(100)).await;
         let text = match raced {
             Raced::First(won) => won.to_owned(),
-            Raced::Second { won, first } => format!("{won}, first running: {}", first.is_some()),
+            Raced::Second { won, first } => format!("{won}, first running: {}", first.is_ok()),
             Raced::Neither { first, second } => format!("{first} {second}"),
         };
         (text, begin.elapsed().as_millis())

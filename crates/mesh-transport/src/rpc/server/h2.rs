@@ -44,10 +44,16 @@ where
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(config.message_stall_timeout);
-    let shared = shared.clone();
+    let late = *stopping.borrow();
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, peer) = (shared.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(shared.handle(request, &peer).await) }
+        async move {
+            if late {
+                // Tells the peer that the request was not looked at.
+                return Err(h2::Error::from(h2::Reason::REFUSED_STREAM));
+            }
+            Ok(shared.handle(request, &peer).await)
+        }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {

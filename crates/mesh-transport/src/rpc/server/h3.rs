@@ -21,16 +21,20 @@ use tokio::sync::watch;
 use tower::Service;
 
 use super::{ServeError, Shared, stopped};
+use crate::endpoint::QuicConnection;
 use crate::rpc::{
     PeerInfo, Transport,
     body::ResponseBody,
     h3_quinn::{Connection, RecvStream, SendStream, Stopped, send_body},
 };
 
+/// Bytes that may be on their way on one connection, each direction.
+const WINDOW_BYTES: u32 = 8 << 20;
+
 /// Serves until the peer leaves, the connection breaks, or the server stops.
 pub(super) async fn serve<S, B>(
     shared: Arc<Shared<S>>,
-    connection: quinn::Connection,
+    accepted: QuicConnection,
     peer: PeerInfo,
 ) -> Result<(), ServeError>
 where
@@ -41,6 +45,11 @@ where
     B::Error: Into<BoxError>,
 {
     let mut stopping = shared.stopping.subscribe();
+    let connection = accepted.connection().clone();
+    // The endpoint starts every connection with the small windows of a gossip link.
+    connection.set_max_concurrent_bi_streams(shared.config.requests_per_connection_max.into());
+    connection.set_receive_window(WINDOW_BYTES.into());
+    connection.set_send_window(WINDOW_BYTES.into());
     let _closes = CloseOnDrop(connection.clone());
     let peer = Arc::new(peer);
     let ended = |error: ConnectionError| by_agreement(error, &peer);
@@ -94,6 +103,13 @@ where
             drop(place);
         });
     }
+}
+
+/// Closes a connection on which no request was looked at.
+pub(super) fn turn_away(connection: &QuicConnection) {
+    let code = quinn::VarInt::from_u32(0x10b);
+    debug_assert_eq!(code.into_inner(), Code::H3_REQUEST_REJECTED.value());
+    connection.connection().close(code, b"shutting down");
 }
 
 /// How long a connection without requests is kept after its GOAWAY.

@@ -9,12 +9,11 @@ use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::{BoxError, PeerIdentity, Validated};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::{Semaphore, watch},
-};
+use mesh_core::{BoxError, Validated};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tower::Service;
+
+use crate::endpoint::Incoming;
 
 use super::{EndpointGuard, PeerInfo, RpcMetrics, ServerConfig, Transport};
 
@@ -43,16 +42,16 @@ pub enum ServeError {
 ///
 /// ```no_run
 /// # use mesh_transport::rpc::*; use std::sync::Arc; use mesh_core::{Settings, SystemClock};
-/// # async fn f(connection: quinn::Connection, peer: Arc<mesh_core::PeerIdentity>) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn f(endpoint: mesh_transport::endpoint::Endpoint) -> Result<(), Box<dyn std::error::Error>> {
 /// let policy = PolicyConfig::default().validate().map_err(|p| p[0].clone())?;
 /// let policy = Policy::new(&policy, Arc::new(SystemClock));
 /// let server = RpcServer::new(
 ///     tonic::service::Routes::default(),
 ///     policy.endpoint(None, MESH)?,
 ///     ServerConfig::default().validate().map_err(|p| p[0].clone())?,
-///     RpcMetrics::default(),
+///     RpcMetrics::new(endpoint.metrics().clone()),
 /// );
-/// server.serve_quic(connection, peer, false).await?;
+/// server.serve(endpoint.rpc_incoming().ok_or("taken before")?).await;
 /// # Ok(()) }
 /// ```
 pub struct RpcServer<S> {
@@ -108,28 +107,27 @@ where
         Self { shared: Arc::new(Shared { service, endpoint, config, metrics, permits, stopping }) }
     }
 
-    /// Serves HTTP/3 on an accepted connection of `peer` until it ends. `resumed` tells
-    /// whether its TLS session was.
+    /// Serves every connection that comes in, until the endpoint closes. `incoming` is
+    /// that of [`Endpoint::rpc_incoming`](crate::endpoint::Endpoint::rpc_incoming).
     ///
-    /// # Errors
-    ///
-    /// [`ServeError::Connection`] if it did not end by agreement.
+    /// It goes on after [`shutdown`](Self::shutdown), to turn callers away in a manner
+    /// that tells them that their requests were not acted on.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection; requests at work are abandoned.
-    pub async fn serve_quic(
-        &self,
-        connection: quinn::Connection,
-        peer: Arc<PeerIdentity>,
-        resumed: bool,
-    ) -> Result<(), ServeError> {
-        let peer = PeerInfo { identity: peer, transport: Transport::Http3, alpn: "h3", resumed };
-        h3::serve(self.shared.clone(), connection, peer).await
+    /// Connections have tasks of their own and go on when the future is dropped.
+    pub async fn serve(&self, mut incoming: mpsc::Receiver<Incoming>) {
+        while let Some(connection) = incoming.recv().await {
+            let server = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = server.serve_connection(connection).await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+                }
+            });
+        }
     }
 
-    /// Serves HTTP/2 on an accepted TLS stream of `peer` until it ends. `resumed` tells
-    /// whether its TLS session was.
+    /// Serves one connection until it ends.
     ///
     /// # Errors
     ///
@@ -138,12 +136,23 @@ where
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection; requests at work are abandoned.
-    pub async fn serve_tcp<I>(&self, io: I, peer: Arc<PeerIdentity>, resumed: bool) -> Result<(), ServeError>
-    where
-        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let peer = PeerInfo { identity: peer, transport: Transport::Http2, alpn: "h2", resumed };
-        h2::serve(self.shared.clone(), io, peer).await
+    pub async fn serve_connection(&self, connection: Incoming) -> Result<(), ServeError> {
+        match connection {
+            Incoming::Quic(connection) if self.is_shutting_down() => {
+                h3::turn_away(&connection);
+                Ok(())
+            }
+            Incoming::Quic(connection) => {
+                let identity = connection.peer().clone();
+                let peer = PeerInfo { identity, transport: Transport::Http3, alpn: "h3" };
+                h3::serve(self.shared.clone(), connection, peer).await
+            }
+            Incoming::Tcp(stream) => {
+                let identity = stream.peer().clone();
+                let peer = PeerInfo { identity, transport: Transport::Http2, alpn: "h2" };
+                h2::serve(self.shared.clone(), stream, peer).await
+            }
+        }
     }
 
     /// Asks every connection to finish: peers are told to send no more requests

@@ -1,0 +1,172 @@
+//! Every kind of call on both transports, and what must never look complete.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tonic::{Code, IntoRequest as _, Status, body::Body};
+use tower::Service as _;
+
+use super::{
+    harness::{Setup, World, counter, soon},
+    service::{Seen, text},
+};
+use crate::rpc::{Lane, Transport};
+
+const BOTH: [Transport; 2] = [Transport::Http3, Transport::Http2];
+const CLIENT: &str = "spiffe://example.org/mesh/c/worker/client";
+
+#[tokio::test]
+async fn every_kind_of_call_works_on_both_transports_and_names_the_peer() {
+    let world = World::new(Setup::default()).await;
+    for transport in BOTH {
+        let mut client = world.over(transport);
+        let from = format!("from {CLIENT} over {transport}");
+
+        let answer = soon(client.say(text("hello", 7))).await.unwrap();
+        let reason = if transport == Transport::Http3 { "negotiated" } else { "policy" };
+        assert_eq!(answer.metadata().get("rpc-transport").unwrap(), &format!("{transport};reason={reason}"));
+        assert_eq!(answer.metadata().get("rpc-encoding").unwrap(), "grpc+proto");
+        assert_eq!(answer.into_inner(), text(format!("hello {from}"), 7));
+
+        let counted = soon(client.count(1000)).await.unwrap();
+        assert_eq!(counted.len(), 1000);
+        assert_eq!(counted[999], text(format!("counted {from}"), 999));
+
+        let sum = soon(client.collect(stream::iter((1..=100).map(|n| text("", n))))).await.unwrap();
+        assert_eq!(sum, text(format!("collected {from}"), 5050));
+
+        // Each message is answered before the next one is sent.
+        let (send, receive) = tokio::sync::mpsc::channel(1);
+        let receive = stream::unfold(receive, |mut receive| async { Some((receive.recv().await?, receive)) });
+        let mut answers = soon(client.chat(receive)).await.unwrap();
+        for number in 0..5 {
+            send.send(text("", number)).await.unwrap();
+            assert_eq!(
+                soon(answers.next()).await.unwrap().unwrap(),
+                text(format!("chatted {from}"), number + 1)
+            );
+        }
+        drop(send);
+        assert!(soon(answers.next()).await.is_none());
+
+        let labels = format!(
+            "mesh_transport_requests_total{{transport=\"{transport}\",encoding=\"grpc+proto\",reason=\"{reason}\"}}"
+        );
+        assert_eq!(counter(&world.client, &labels), 4);
+    }
+    assert_eq!(counter(&world.client, "mesh_transport_downgrades_total"), 0);
+}
+
+#[tokio::test]
+async fn large_messages_arrive_whole_on_both_transports() {
+    let world = World::new(Setup::default()).await;
+    let large = "x".repeat(3 << 20);
+    for transport in BOTH {
+        let answer = soon(world.over(transport).say(text(large.clone(), 1))).await.unwrap();
+        assert!(answer.into_inner().text.starts_with(&large));
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_upload_never_looks_complete() {
+    let mut world = World::new(Setup::default()).await;
+    for transport in BOTH {
+        let mut client = world.over(transport);
+        let messages = stream::iter((1..=3).map(|n| text("", n))).chain(stream::pending());
+        let call = tokio::spawn(async move { client.collect(messages).await });
+        for number in 1..=3 {
+            assert_eq!(world.saw().await, Seen::Message(number));
+        }
+        call.abort();
+        let end = world.saw().await;
+        assert!(matches!(end, Seen::Broken(code) if code != Code::Cancelled), "{transport}: {end:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_whose_source_fails_never_looks_complete() {
+    let mut world = World::new(Setup::default()).await;
+    for (transport, lane) in [(Transport::Http3, Lane::User), (Transport::Http2, Lane::Bulk)] {
+        let message = Ok(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 0x10, 9])));
+        let (fail, failed) = tokio::sync::oneshot::channel::<()>();
+        let failure = stream::once(async move {
+            let _ = failed.await;
+            Err(Status::internal("the source failed"))
+        });
+        let frames = stream::iter([message]).chain(failure);
+        let request = raw("/test.Echo/Collect", Body::new(StreamBody::new(Box::pin(frames))));
+        let mut channel = world.channel(lane);
+        let call = tokio::spawn(async move { channel.call(request).await.map(|_| ()) });
+        assert_eq!(world.saw().await, Seen::Message(9));
+        fail.send(()).unwrap();
+        let end = world.saw().await;
+        assert!(matches!(end, Seen::Broken(_)), "{transport}: {end:?}");
+        call.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_upload_cut_off_with_its_connection_never_looks_complete() {
+    for transport in BOTH {
+        let mut world = World::new(Setup::default()).await;
+        let mut client = world.over(transport);
+        let messages = stream::iter([text("", 1)]).chain(stream::pending());
+        let call = tokio::spawn(async move { client.collect(messages).await });
+        assert_eq!(world.saw().await, Seen::Message(1));
+        world.client.close();
+        let end = if transport == Transport::Http2 {
+            // The TCP connection ends with its channel.
+            call.abort();
+            world.saw().await
+        } else {
+            world.saw().await
+        };
+        // A handler whose connection is gone may be dropped instead of being told.
+        assert!(matches!(end, Seen::Broken(code) if code != Code::Cancelled), "{transport}: {end:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_ends_when_its_caller_loses_interest() {
+    let mut world = World::new(Setup::default()).await;
+    for transport in BOTH {
+        let mut client = world.over(transport);
+        let call = tokio::spawn(async move { client.wait(text("", 1)).await });
+        assert_eq!(world.saw().await, Seen::Waiting);
+        call.abort();
+        assert_eq!(world.saw().await, Seen::Dropped, "{transport}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_call_at_both_ends() {
+    let mut world = World::new(Setup::default()).await;
+    for transport in BOTH {
+        let mut client = world.over(transport);
+        let mut request = text("", 1).into_request();
+        request.set_timeout(Duration::from_millis(50));
+        let status = soon(client.wait(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{transport}: {status:?}");
+        assert_eq!(world.saw().await, Seen::Waiting);
+        assert_eq!(world.saw().await, Seen::Dropped, "{transport}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_has_a_deadline_of_its_own() {
+    let mut setup = Setup::default();
+    setup.server.deadline_max = Some(Duration::from_millis(50));
+    let world = World::new(setup).await;
+    for transport in BOTH {
+        let status = soon(world.over(transport).wait(text("", 1))).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{transport}: {status:?}");
+    }
+}
+
+pub(super) fn raw(path: &str, body: Body) -> http::Request<Body> {
+    let request = http::Request::post(path);
+    request.header("content-type", "application/grpc").header("te", "trailers").body(body).unwrap()
+}
