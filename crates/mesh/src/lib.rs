@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod config;
+pub mod node;
+
+pub use config::{
+    ConfigError, ConfigLoader, ConfigProblem, ControlConfig, LoadedConfig, MeshConfig, NodeConfig, Setting,
+    Source,
+};
+pub use mesh_core as core;
+pub use mesh_gossip as gossip;
+pub use mesh_transport as transport;
+pub use node::{Node, NodeBuilder, NodeError};

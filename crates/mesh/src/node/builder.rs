@@ -1,0 +1,217 @@
+//! What a node is made of, and the order in which its parts start.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_core::{Clock, PeerIdentity, Settings, SystemClock, Validated, fs::DirectoryLock};
+use mesh_gossip::{Driver, DriverOptions, GossipConfig, GossipHandle, LocalNode};
+use mesh_transport::{
+    Identity, TransportConfig, TransportMetrics,
+    endpoint::{Endpoint, NodeSecret},
+    identity::IdentitySource,
+    links::Links,
+};
+
+use super::{
+    Node, NodeError,
+    control::LeaveSwitch,
+    edge::{self, EdgeParts},
+    log, metadata, startup,
+};
+use crate::config::{MeshConfig, NodeConfig};
+
+/// Says what a node is to be.
+#[derive(Clone, Default)]
+#[must_use = "call `start` to run the node"]
+pub struct NodeBuilder {
+    config: MeshConfig,
+    identity: IdentityFrom,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// Where the node's identity comes from.
+#[derive(Clone, Default)]
+pub(super) enum IdentityFrom {
+    /// The files that the settings name, or those in the data directory.
+    #[default]
+    Settings,
+    Given(Identity),
+    Source(Arc<dyn IdentitySource>),
+}
+
+/// Settings that were checked, section by section.
+struct Checked {
+    node: Validated<NodeConfig>,
+    transport: Validated<TransportConfig>,
+    gossip: Validated<GossipConfig>,
+}
+
+impl NodeBuilder {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The settings. Default: [`MeshConfig::default`].
+    pub fn config(mut self, config: MeshConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// An identity that the program keeps up to date itself, instead of files.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = IdentityFrom::Given(identity);
+        self
+    }
+
+    /// Takes the identity from this source and follows its changes, instead of files.
+    pub fn identity_source(mut self, source: Arc<dyn IdentitySource>) -> Self {
+        self.identity = IdentityFrom::Source(source);
+        self
+    }
+
+    /// Where the time comes from. Default: the system.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Starts the node. It listens when this returns; [`Node::ready`] tells when it is a member.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`] says what is in the way. Nothing is left running.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops what was started.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let control = self.config.control.clone();
+        let config = check(self.config)?;
+        let lock = startup::lock(&config.node.data_dir)?;
+        let metrics = TransportMetrics::default();
+        let found =
+            startup::identity(self.identity, &config.node, &config.transport, metrics, &clock).await?;
+        let local = found.identity.local();
+        startup::check_identity(&config.node, &local)?;
+
+        let secret = NodeSecret::load_or_create(&startup::identity_folder(&config.node.data_dir)?)?;
+        let edge_config = config.transport.edge.clone();
+        let endpoint = Endpoint::bind(config.transport, found.identity.clone(), Some(secret))?;
+        let address = startup::advertised(&endpoint)?;
+        let links = Arc::new(Links::new(endpoint.clone())?);
+
+        let mut node = Node {
+            identity: Arc::clone(&local),
+            address,
+            endpoint: endpoint.clone(),
+            gossip: None,
+            membership: Arc::new(startup::Nobody),
+            edge: None,
+            edge_address: None,
+            source: found.source,
+            leave_switch: LeaveSwitch::new(local.id.node_id.clone()),
+            leave_timeout: config.node.leave_timeout,
+            state: Arc::default(),
+            tasks: Vec::new(),
+            _watch: found.watch,
+            _lock: lock,
+        };
+        let started = Started { node_config: &config.node, local, address, clock: &clock };
+        if config.gossip.enabled {
+            let gossip = started.gossip(config.gossip, links, &node._lock).await?;
+            node.membership = Arc::new(gossip.clone());
+            node.state.follow(gossip.clone());
+            let (_, events) = gossip.subscribe();
+            let logging = log::log_transitions(events, node.identity.id.cluster.to_string());
+            node.tasks.push(tokio::spawn(logging).abort_handle());
+            node.gossip = Some(gossip);
+        }
+        if control.enabled {
+            let parts = EdgeParts {
+                config: edge_config.validate().map_err(NodeError::Settings)?,
+                identity: endpoint.identity().clone(),
+                membership: Arc::clone(&node.membership),
+                gossip: node.gossip.clone(),
+                state: Arc::clone(&node.state),
+                leave_switch: node.leave_switch.clone(),
+                clock: Arc::clone(&clock),
+            };
+            let server = edge::serve(parts).await?;
+            node.edge_address = Some(server.local_addr());
+            node.edge = Some(server);
+            started.announce_edge(&node).await?;
+        }
+        tracing::info!(
+            node_id = %node.id(),
+            cluster_id = %node.identity.id.cluster,
+            role = %node.identity.id.role,
+            mesh = %node.address,
+            edge = node.edge_address.map(tracing::field::display),
+            mesh_version = metadata::MESH_VERSION,
+            "the node listens"
+        );
+        Ok(node)
+    }
+}
+
+impl std::fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What is known once the port is open.
+struct Started<'s> {
+    node_config: &'s NodeConfig,
+    local: Arc<PeerIdentity>,
+    address: SocketAddr,
+    clock: &'s Arc<dyn Clock>,
+}
+
+impl Started<'_> {
+    async fn gossip(
+        &self,
+        config: Validated<GossipConfig>,
+        links: Arc<Links>,
+        data_dir: &DirectoryLock,
+    ) -> Result<GossipHandle, NodeError> {
+        let addresses = vec![self.address];
+        let metadata = metadata::well_known(self.node_config, &self.local, &addresses, None);
+        let local = LocalNode { identity: Arc::clone(&self.local), addresses, metadata };
+        let options = DriverOptions {
+            data_dir: Some(data_dir.path().join("gossip")),
+            seed: None,
+            clock: Arc::clone(self.clock),
+        };
+        Driver::spawn(config, local, links, options).await.map_err(NodeError::Gossip)
+    }
+
+    /// Tells the members where the control API is, now that its port is known.
+    async fn announce_edge(&self, node: &Node) -> Result<(), NodeError> {
+        let Some(gossip) = &node.gossip else { return Ok(()) };
+        let metadata =
+            metadata::well_known(self.node_config, &self.local, &[self.address], node.edge_address);
+        for (key, value) in metadata.iter().filter(|(key, _)| *key == metadata::ENDPOINTS) {
+            gossip.set_metadata(key, value).await.map_err(NodeError::Gossip)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks all sections, so that all problems are told at once.
+fn check(config: MeshConfig) -> Result<Checked, NodeError> {
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(NodeError::Settings(problems));
+    }
+    let MeshConfig { node, transport, gossip, control: _ } = config;
+    Ok(Checked {
+        node: node.validate().map_err(NodeError::Settings)?,
+        transport: transport.validate().map_err(NodeError::Settings)?,
+        gossip: gossip.validate().map_err(NodeError::Settings)?,
+    })
+}

@@ -1,0 +1,73 @@
+//! Why a node did not start or stop as it should.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use mesh_core::{SettingError, fs::FileError, fs::LockError};
+use mesh_gossip::GossipError;
+use mesh_transport::{TransportError, edge::EdgeError, error::IdentityError};
+
+/// Why a node did not start, or not stop in good order.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// Settings break rules; nothing was started.
+    #[error("{}", list(.0))]
+    Settings(Vec<SettingError>),
+    /// The certificate says something else than the settings; nothing was started.
+    #[error(
+        "node.{setting} is {configured}, but the certificate says {certificate}; \
+         change the setting or leave it out, or use the right certificate"
+    )]
+    IdentityMismatch {
+        /// The setting, without its section.
+        setting: &'static str,
+        /// Its value.
+        configured: String,
+        /// What the certificate has.
+        certificate: String,
+    },
+    /// Certificate, key or trust bundle can't be used.
+    #[error("the node's identity can't be used")]
+    Identity(#[from] IdentityError),
+    /// The data directory could not be made or looked at.
+    #[error("cannot use the data directory {}; check node.data_dir and who may write there", path.display())]
+    DataDirectory {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process uses the data directory, or it can't be locked.
+    #[error("cannot lock the data directory")]
+    Lock(#[from] LockError),
+    /// A file in the data directory can't be used.
+    #[error("a file in the data directory can't be used")]
+    File(#[from] FileError),
+    /// The port of the mesh could not be opened.
+    #[error("cannot open the node's port")]
+    Transport(#[from] TransportError),
+    /// No address is known at which others reach this node.
+    #[error("cannot tell at which address others reach {bind}; set transport.advertise")]
+    Advertise {
+        /// Where it listens.
+        bind: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Membership could not be started, or ended by itself.
+    #[error("membership failed")]
+    Gossip(#[source] GossipError),
+    /// The control API's port could not be opened.
+    #[error("cannot serve the control API")]
+    Edge(#[from] EdgeError),
+    /// The goodbye was not acknowledged; the node has stopped nevertheless.
+    #[error("the goodbye was not acknowledged")]
+    Leave(#[source] GossipError),
+}
+
+fn list(problems: &[SettingError]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}

@@ -1,0 +1,181 @@
+//! A node: identity, port, membership and control API, joined and run together.
+
+mod builder;
+mod control;
+mod edge;
+mod error;
+mod log;
+mod metadata;
+mod startup;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_core::{Membership, NodeId, PeerIdentity, fs::DirectoryLock};
+use mesh_gossip::{GossipError, GossipHandle};
+use mesh_transport::{
+    edge::EdgeServer,
+    endpoint::Endpoint,
+    error::IdentityError,
+    identity::{IdentitySource, IdentityWatch},
+};
+use tokio::task::AbortHandle;
+
+pub use builder::NodeBuilder;
+pub use error::NodeError;
+
+use self::{control::LeaveSwitch, edge::State};
+
+/// Longest wait for peers to learn that the port is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A running node.
+///
+/// Dropping it stops it at once, without a goodbye; [`stop`](Self::stop) is the polite way.
+pub struct Node {
+    identity: Arc<PeerIdentity>,
+    address: SocketAddr,
+    endpoint: Endpoint,
+    /// `None` if membership is off (`gossip.enabled`).
+    gossip: Option<GossipHandle>,
+    membership: Arc<dyn Membership>,
+    edge: Option<EdgeServer>,
+    edge_address: Option<SocketAddr>,
+    source: Option<Arc<dyn IdentitySource>>,
+    leave_switch: LeaveSwitch,
+    leave_timeout: Duration,
+    state: Arc<State>,
+    tasks: Vec<AbortHandle>,
+    _watch: Option<IdentityWatch>,
+    _lock: DirectoryLock,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({} at {})", self.identity.id, self.address)
+    }
+}
+
+impl Node {
+    /// Says what the node is to be; nothing runs before [`NodeBuilder::start`].
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::new()
+    }
+
+    /// The node's name.
+    pub fn id(&self) -> &NodeId {
+        &self.identity.id.node_id
+    }
+
+    /// Who the node is, as its certificate said when it started.
+    pub fn identity(&self) -> &Arc<PeerIdentity> {
+        &self.identity
+    }
+
+    /// Where other nodes reach this one, UDP and TCP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the control API is served; `None` if it is off (`control.enabled`).
+    pub fn edge_address(&self) -> Option<SocketAddr> {
+        self.edge_address
+    }
+
+    /// Who is in the cluster.
+    pub fn membership(&self) -> Arc<dyn Membership> {
+        Arc::clone(&self.membership)
+    }
+
+    /// Membership with its own verbs: metadata, broadcasts, counters. `None` if it is off.
+    pub fn gossip(&self) -> Option<&GossipHandle> {
+        self.gossip.as_ref()
+    }
+
+    /// The node's port.
+    pub fn transport(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Waits until the node has the full list of members, or is the first of its cluster.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Gossip`] if membership ended before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn ready(&self) -> Result<(), NodeError> {
+        match &self.gossip {
+            Some(gossip) => gossip.ready().await.map_err(NodeError::Gossip),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends once an operator asked the node to leave, over the control API.
+    ///
+    /// Whoever runs the node calls [`stop`](Self::stop) then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no request.
+    pub async fn leave_asked(&self) {
+        self.leave_switch.asked().await;
+    }
+
+    /// Reads certificate, key and trust bundle again. Live connections go on, unless the new
+    /// trust refuses their peer. Changed files are also seen without this call.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Identity`]; the identity is unchanged then.
+    pub async fn reload_identity(&self) -> Result<(), NodeError> {
+        let Some(source) = &self.source else {
+            let source = "the identity was given by the program, which has to replace it itself".into();
+            return Err(NodeError::Identity(IdentityError::Source(source)));
+        };
+        Ok(self.endpoint.identity().reload(&**source).await?)
+    }
+
+    /// Says goodbye, ends what is under way and closes the node, in bounded time.
+    ///
+    /// The bounds are `node.leave_timeout`, `transport.edge.drain_timeout` and one second.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Leave`] if nobody acknowledged the goodbye. The node has stopped all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the node at once.
+    pub async fn stop(mut self) -> Result<(), NodeError> {
+        self.state.stopping();
+        let left = match &self.gossip {
+            Some(gossip) => gossip.leave(self.leave_timeout).await,
+            None => Ok(()),
+        };
+        if let Some(edge) = self.edge.take() {
+            edge.shutdown().await;
+        }
+        self.endpoint.close();
+        // Peers that do not answer are told by their own timeouts.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        match left {
+            // Membership ended before, with its own error in the log.
+            Ok(()) | Err(GossipError::Stopped) => Ok(()),
+            Err(error) => Err(NodeError::Leave(error)),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if let Some(gossip) = &self.gossip {
+            gossip.stop();
+        }
+        self.endpoint.close();
+    }
+}
