@@ -58,6 +58,11 @@ impl NodeSecret {
         Ok(Self(bytes))
     }
 
+    #[cfg(test)]
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
     fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), purpose);
         tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")

@@ -134,7 +134,7 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 
 /// The bytes of a hexadecimal header, or `None` if it is not one or is too long.
 pub(crate) fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || text.len() > 2 * GREETING_BYTES_MAX {
+    if !text.len().is_multiple_of(2) || text.len() > 2 * GREETING_BYTES_MAX {
         return None;
     }
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
