@@ -37,6 +37,18 @@ pub struct TransportConfig {
     pub links: LinksConfig,
     /// What one node takes on at once.
     pub limits: LimitsConfig,
+    /// What each endpoint allows; also by `<namespace>/<endpoint>`. Default: rules for `mesh`, `control` and `edge`.
+    #[cfg(feature = "rpc")]
+    pub endpoints: std::collections::BTreeMap<String, crate::rpc::EndpointPolicy>,
+    /// What endpoints allow beyond their rules, for a while. Default: nothing.
+    #[cfg(feature = "rpc")]
+    pub exceptions: Vec<crate::rpc::PolicyException>,
+    /// Limits of the RPC server.
+    #[cfg(feature = "rpc")]
+    pub server: crate::rpc::ServerConfig,
+    /// How channels choose and keep their connections.
+    #[cfg(feature = "rpc")]
+    pub channel: crate::rpc::ChannelConfig,
 }
 
 #[cfg(feature = "edge")]
@@ -167,6 +179,14 @@ impl Default for TransportConfig {
             http3: Http3Config::default(),
             links: LinksConfig::default(),
             limits: LimitsConfig::default(),
+            #[cfg(feature = "rpc")]
+            endpoints: crate::rpc::PolicyConfig::default().endpoints,
+            #[cfg(feature = "rpc")]
+            exceptions: Vec::new(),
+            #[cfg(feature = "rpc")]
+            server: crate::rpc::ServerConfig::default(),
+            #[cfg(feature = "rpc")]
+            channel: crate::rpc::ChannelConfig::default(),
         }
     }
 }
@@ -216,7 +236,7 @@ impl TransportConfig {
 impl Settings for TransportConfig {
     fn problems(&self) -> Vec<SettingError> {
         let mut check = Check(Vec::new());
-        let Self { bind, advertise, edge, tls, http3, links, limits } = self;
+        let Self { bind, advertise, edge, tls, http3, links, limits, .. } = self;
         if let Some(advertise) = advertise
             && (advertise.ip().is_unspecified() || advertise.port() == 0)
         {
@@ -253,6 +273,8 @@ impl Settings for TransportConfig {
         check.number("limits.connections_max", limits.connections_max, 1, 1_000_000);
         #[cfg(feature = "edge")]
         check.0.extend(edge.problems());
+        #[cfg(feature = "rpc")]
+        check.0.extend(self.rpc_problems());
         check.0
     }
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use mesh_core::{SettingError, Settings};
 
+use super::PolicyConfig;
+use crate::TransportConfig;
+
 /// Limits of an [`RpcServer`](super::RpcServer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
@@ -86,7 +89,7 @@ impl Ranges<'_> {
 impl Settings for ServerConfig {
     fn problems(&self) -> Vec<SettingError> {
         let mut problems = Vec::new();
-        let mut check = Ranges { section: "transport.limits", problems: &mut problems };
+        let mut check = Ranges { section: "transport.server", problems: &mut problems };
         check.number("message_bytes_max", self.message_bytes_max, 1024, u64::from(u32::MAX));
         check.number("header_bytes_max", self.header_bytes_max.into(), 1024, 1 << 20);
         check.number("requests_in_flight_max", self.requests_in_flight_max as u64, 1, 1 << 20);
@@ -109,10 +112,12 @@ impl Settings for ServerConfig {
     serde(deny_unknown_fields, default)
 )]
 pub struct ChannelConfig {
-    /// Whether HTTP/3 is tried at all. Default: true.
+    /// Whether HTTP/3 is tried at all. In a file this is `transport.http3.enabled`. Default: true.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub http3: bool,
-    /// How long HTTP/3 is tried alone before HTTP/2 is tried beside it. Default: 100ms.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    /// How long HTTP/3 is tried alone before HTTP/2 is tried beside it. In a file this is
+    /// `transport.http3.head_start`. Default: 100ms.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub head_start: Duration,
     /// Longest time for getting a connection. Default: 5s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -173,6 +178,26 @@ impl Settings for ChannelConfig {
     }
 }
 
+impl TransportConfig {
+    /// The rules of all endpoints.
+    pub fn policy_config(&self) -> PolicyConfig {
+        PolicyConfig { endpoints: self.endpoints.clone(), exceptions: self.exceptions.clone() }
+    }
+
+    /// The settings of channels, with those that the HTTP/3 section holds.
+    pub fn channel_config(&self) -> ChannelConfig {
+        let (http3, head_start) = (self.http3.enabled, self.http3.head_start);
+        ChannelConfig { http3, head_start, ..self.channel.clone() }
+    }
+
+    pub(crate) fn rpc_problems(&self) -> Vec<SettingError> {
+        let mut problems = self.policy_config().problems();
+        problems.extend(self.server.problems());
+        problems.extend(self.channel.problems());
+        problems
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,5 +212,40 @@ mod tests {
             problems[0].to_string(),
             "transport.channel.retry_max (1ms) must be between 1s and 86400s"
         );
+    }
+    #[test]
+    fn the_transport_section_reports_the_rules_of_rpc() {
+        let mut config = TransportConfig::default();
+        assert_eq!(config.rpc_problems(), []);
+        config.server.requests_in_flight_max = 0;
+        config.endpoints.entry("mesh".into()).or_default().transports.pop();
+        config.http3.head_start = Duration::from_millis(7);
+        assert_eq!(config.channel_config().head_start, Duration::from_millis(7));
+        let problems: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems[0],
+            "transport.endpoints.mesh.transports ([h3]) must have h3 and h2 on a mesh endpoint"
+        );
+        assert_eq!(problems[1], "transport.server.requests_in_flight_max (0) must be between 1 and 1048576");
+    }
+
+    #[cfg(feature = "edge")]
+    #[test]
+    fn settings_read_from_text_keep_their_defaults() {
+        let text = r#"{
+            "endpoints": { "mesh": {}, "blobs": { "encodings": ["raw"], "raw_access": ["role:control"] } },
+            "exceptions": [{ "endpoint": "mesh", "transport": "http/1.1", "reason": "old agents",
+                "approver": "ada", "expires": "2027-01-31T00:00:00Z" }],
+            "http3": { "head_start": "50ms" },
+            "channel": { "retry_max": "10s" }
+        }"#;
+        let config: TransportConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.rpc_problems(), []);
+        assert_eq!(config.channel_config().head_start, Duration::from_millis(50));
+        assert_eq!(config.channel_config().retry_min, SECOND);
+        assert!(config.channel_config().http3);
+        let unknown = r#"{ "endpoints": { "mesh": { "transports": ["h4"] } } }"#;
+        let error = serde_json::from_str::<TransportConfig>(unknown).unwrap_err().to_string();
+        assert!(error.starts_with("transport \"h4\" is not known; known are h3, h2, http/1.1"), "{error}");
     }
 }

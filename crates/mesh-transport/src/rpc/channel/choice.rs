@@ -196,7 +196,7 @@ impl Inner {
                 let (peer, transport) = (target.node_id, Transport::Http3);
                 ConnectFailure::Unreachable { peer, transport, source }
             })?;
-            Ok(Fresh::Http3(http3, driver))
+            Ok(Fresh::Http3(http3, Box::new(driver)))
         })
     }
 
@@ -248,7 +248,7 @@ impl Inner {
     pub(super) fn refresh(self: &Arc<Self>, serial: u64) {
         let mut memory = self.memory();
         if self.live.load().as_ref().is_some_and(|live| live.serial == serial) {
-            let _ = self.dialing(&mut memory);
+            drop(self.dialing(&mut memory));
         }
     }
 

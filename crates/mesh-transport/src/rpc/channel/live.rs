@@ -48,7 +48,7 @@ struct Pulse {
 
 /// A connection that was just made, with what has to be polled for it to work.
 pub(super) enum Fresh {
-    Http3(h3::Http3, h3::Driver),
+    Http3(h3::Http3, Box<h3::Driver>),
     Http2(h2::Http2, h2::Driver),
 }
 
@@ -167,7 +167,7 @@ struct KeepH3 {
 }
 
 impl KeepH3 {
-    async fn run(self, mut driver: h3::Driver, owner: Weak<Inner>, serial: u64, age_max: Duration) {
+    async fn run(self, mut driver: Box<h3::Driver>, owner: Weak<Inner>, serial: u64, age_max: Duration) {
         let mut silent = pin!(self.silent().fuse());
         let mut old = pin!(tokio::time::sleep(age_max));
         let mut blocked = false;

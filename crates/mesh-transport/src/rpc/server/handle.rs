@@ -8,6 +8,7 @@ use http_body::Body;
 use mesh_core::BoxError;
 use tonic::Status;
 use tower::{Service, ServiceExt as _};
+use tracing::Instrument as _;
 
 use super::Shared;
 use crate::rpc::{
@@ -31,7 +32,15 @@ where
     {
         let encoding = Encoding::of(request.headers());
         let reason = claimed_reason(request.headers());
-        let mut response = match self.admit(request, encoding, peer).await {
+        let span = tracing::debug_span!(
+            "transport.request",
+            peer_id = %peer.identity.node_id(),
+            transport = %peer.transport,
+            encoding = encoding.map(Encoding::as_str),
+            %reason,
+            path = request.uri().path(),
+        );
+        let mut response = match self.admit(request, encoding, peer).instrument(span).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(encoding),
         };

@@ -18,7 +18,7 @@ use super::service::{Client, Echo, Seen};
 use crate::{
     TransportConfig,
     ca::DevCa,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, NodeSecret},
     rpc::{
         Channel, ChannelConfig, Channels, ConnectFailure, Connector, EndpointGuard, H2Connection,
         H3Connection, Lane, MESH, Policy, PolicyConfig, RpcMetrics, RpcServer, ServerConfig, Target,
@@ -56,7 +56,8 @@ pub(super) fn endpoint(ca: &DevCa, id: &str, change: impl FnOnce(&mut TransportC
     let mut config = TransportConfig { bind: (Ipv4Addr::LOCALHOST, 0).into(), ..TransportConfig::default() };
     change(&mut config);
     let identity = ca.identity("c", "worker", id).unwrap();
-    Endpoint::bind(config.validate().unwrap(), identity, None).unwrap()
+    let secret = NodeSecret::from_bytes([id.len() as u8; 32]);
+    Endpoint::bind(config.validate().unwrap(), identity, Some(secret)).unwrap()
 }
 
 /// What a story may set.
@@ -80,6 +81,7 @@ impl Default for Setup {
 
 /// Two nodes, `server` and `client`.
 pub(super) struct World {
+    ca: DevCa,
     pub(super) server: Endpoint,
     pub(super) rpc: RpcServer<tonic::service::Routes>,
     pub(super) client: Endpoint,
@@ -117,7 +119,37 @@ impl World {
         });
         let path = UdpPath::new(server.local_address()).await;
         let channels = channels(&client, &path, setup.channel.validate().unwrap());
-        Self { server, rpc, client, path, channels, seen, echo, metrics, _serving: Aborts(serving) }
+        Self { ca, server, rpc, client, path, channels, seen, echo, metrics, _serving: Aborts(serving) }
+    }
+
+    /// The server's process ends and a new one takes its port.
+    pub(super) async fn restart_server(&mut self) {
+        let bind = self.server.local_address();
+        self.server.close();
+        self._serving.0.abort();
+        soon(self.server.wait_idle()).await;
+        // The only other handle of the endpoint.
+        let placeholder = endpoint(&self.ca, "placeholder", |_| {});
+        drop(std::mem::replace(&mut self.server, placeholder));
+        let again = || {
+            let identity = self.ca.identity("c", "worker", "server").unwrap();
+            let config = TransportConfig { bind, ..TransportConfig::default() };
+            let secret = NodeSecret::from_bytes(["server".len() as u8; 32]);
+            Endpoint::bind(config.validate().unwrap(), identity, Some(secret)).ok()
+        };
+        // The old sockets are closed by tasks.
+        self.server = soon(async {
+            loop {
+                if let Some(endpoint) = again() {
+                    return endpoint;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+        let incoming = self.server.rpc_incoming().unwrap();
+        let rpc = self.rpc.clone();
+        self._serving = Aborts(tokio::spawn(async move { rpc.serve(incoming).await }));
     }
 
     pub(super) fn target(&self) -> Target {

@@ -163,3 +163,25 @@ async fn calls_during_a_drain_succeed_or_were_certainly_not_acted_on() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_restarted_peer_is_noticed_without_waiting_for_silence() {
+    let mut world = World::new(Setup::default()).await;
+    let channel = world.channel(Lane::User);
+    let mut client = Client::new(channel.clone());
+    soon(client.say(text("", 1))).await.unwrap();
+    let before = channel.serial();
+
+    // As after `kill -9`: nothing of its end reaches the client.
+    world.path.block(true);
+    world.restart_server().await;
+    world.path.block(false);
+
+    let begin = tokio::time::Instant::now();
+    let answer = soon(client.say_idempotent(text("", 2))).await.unwrap();
+    let took = begin.elapsed();
+    assert_eq!(answer.metadata().get("rpc-transport").unwrap(), "h3;reason=negotiated");
+    assert!(channel.serial() > before);
+    // Silence would have taken 600 ms, and HTTP/3 would then count as broken.
+    assert!(took < Duration::from_millis(400), "{took:?}");
+}
