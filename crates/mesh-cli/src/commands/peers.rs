@@ -1,0 +1,237 @@
+//! `mesh peers list` and `mesh peers show`
+
+use std::{process::ExitCode, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    args::{ConnectionArgs, PeersCommand, PeersListArgs, PeersShowArgs},
+    client::{Edge, encode},
+    failure::{Exit, Failure},
+    output::{self, Column, Format, Listing, render_one, text_at},
+};
+
+pub(super) const PATH: &str = "/control/v1/peers";
+/// Members asked for at once.
+const PAGE: usize = 1000;
+/// Wait before a broken stream is opened again.
+const RETRY: Duration = Duration::from_secs(1);
+
+const COLUMNS: &[Column] = &[
+    Column { title: "NODE", wide: false, cell: |peer| text_at(peer, "node_id") },
+    Column { title: "STATE", wide: false, cell: |peer| text_at(peer, "state") },
+    Column { title: "ROLE", wide: false, cell: |peer| text_at(peer, "role") },
+    Column { title: "REGION", wide: false, cell: |peer| text_at(peer, "region") },
+    Column { title: "ZONE", wide: false, cell: |peer| text_at(peer, "zone") },
+    Column { title: "RTT", wide: false, cell: |peer| seconds(peer, "rtt") },
+    Column { title: "VERSION", wide: false, cell: |peer| text_at(peer, "mesh_version") },
+    Column { title: "HEALTH", wide: true, cell: |peer| text_at(peer, "health") },
+    Column { title: "CLUSTER", wide: true, cell: |peer| text_at(peer, "cluster") },
+    Column { title: "INSTANCE", wide: true, cell: |peer| text_at(peer, "instance") },
+    Column { title: "INCARNATION", wide: true, cell: |peer| text_at(peer, "incarnation") },
+    Column { title: "ADDRESSES", wide: true, cell: |peer| text_at(peer, "addresses") },
+    Column { title: "LABELS", wide: true, cell: |peer| text_at(peer, "labels") },
+];
+
+pub(super) async fn run(connection: &ConnectionArgs, command: PeersCommand) -> Result<ExitCode, Failure> {
+    let edge = super::edge(connection).await?;
+    match command {
+        PeersCommand::List(args) if args.watch => watch(&edge, &args).await,
+        PeersCommand::List(args) => list(&edge, &args).await,
+        PeersCommand::Show(args) => show(&edge, &args).await,
+    }
+}
+
+/// All members that the edge knows, page by page.
+pub(super) async fn all(edge: &Edge, filters: &[(String, String)]) -> Result<Vec<Value>, Failure> {
+    let mut peers = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = filters.to_vec();
+        query.push(("limit".to_owned(), PAGE.to_string()));
+        query.extend(cursor.take().map(|cursor| ("cursor".to_owned(), cursor)));
+        let mut page = edge.get(PATH, &query).await?;
+        let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) else {
+            return Err(Failure::new(Exit::Failed, format!("the answer to {PATH} has no list `items`"))
+                .next("compare the versions of this command and of the node: mesh --version"));
+        };
+        let got = items.len();
+        peers.extend(items);
+        cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() || got == 0 {
+            return Ok(peers);
+        }
+    }
+}
+
+/// One member, as the edge sees it.
+pub(super) async fn one(edge: &Edge, node: &str) -> Result<Value, Failure> {
+    let mut reply = edge.get(&format!("{PATH}/{}", encode(node)), &[]).await?;
+    Ok(reply.get_mut("peer").map(Value::take).unwrap_or(reply))
+}
+
+async fn list(edge: &Edge, args: &PeersListArgs) -> Result<ExitCode, Failure> {
+    let peers = all(edge, &filters(args)).await?;
+    let listing = Listing { kind: "peers", name_key: "node_id", columns: COLUMNS, items: &peers };
+    output::print(&listing.render(args.output.format))?;
+    if peers.is_empty() {
+        output::message("no member matches");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(edge: &Edge, args: &PeersShowArgs) -> Result<ExitCode, Failure> {
+    let peer = one(edge, &args.node).await?;
+    output::print(&render_one(&peer, args.output.format, "node_id", || describe(&peer)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn filters(args: &PeersListArgs) -> Vec<(String, String)> {
+    let any_of =
+        [("state", &args.state), ("role", &args.role), ("region", &args.region), ("zone", &args.zone)];
+    let mut query: Vec<(String, String)> = any_of
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| (name.to_owned(), values.join(",")))
+        .collect();
+    query.extend(args.labels.iter().map(|(name, value)| (format!("label.{name}"), value.clone())));
+    query.extend(args.search.iter().map(|text| ("search".to_owned(), text.clone())));
+    query
+}
+
+/// Every key with its value, one on each line.
+fn describe(peer: &Value) -> String {
+    let Value::Object(keys) = peer else { return format!("{}\n", output::plain(peer)) };
+    let width = keys.keys().map(|key| key.chars().count()).max().unwrap_or(0) + 1;
+    let mut text = String::new();
+    for (key, value) in keys {
+        let lines = match value {
+            Value::Object(nested) if !nested.is_empty() => {
+                nested.iter().map(|(key, value)| format!("{key}={}", output::plain(value))).collect()
+            }
+            other => vec![output::plain(other)],
+        };
+        for (at, line) in lines.iter().enumerate() {
+            let title = if at == 0 { format!("{key}:") } else { String::new() };
+            let line = if line.is_empty() { "-" } else { line };
+            text.push_str(&format!("{title:width$} {line}\n"));
+        }
+    }
+    text
+}
+
+/// Prints every change, and comes back when the stream breaks, until Ctrl-C.
+async fn watch(edge: &Edge, args: &PeersListArgs) -> Result<ExitCode, Failure> {
+    let mut query = filters(args);
+    query.push(("watch".to_owned(), String::new()));
+    let mut last_event_id: Option<String> = None;
+    let mut printer = WatchPrinter { format: args.output.format, titled: false };
+    loop {
+        let mut stream = match edge.events(PATH, &query, last_event_id.as_deref()).await {
+            Ok(stream) => stream,
+            // The first attempt must succeed; later ones may meet a node that restarts.
+            Err(failure) if last_event_id.is_none() || failure.exit != Exit::Unreachable => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                output::message(format_args!("{}; trying again", failure.message));
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        let broken = loop {
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => {
+                    return interrupted.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::from_error(Exit::Failed, &error));
+                }
+                event = stream.next() => match event {
+                    Ok(Some(event)) if event.event == "end" => break "the node ended the stream".to_owned(),
+                    Ok(Some(event)) => printer.event(&event.event, &event.data)?,
+                    Ok(None) => break "the node ended the stream".to_owned(),
+                    Err(failure) => break failure.message,
+                },
+            }
+        };
+        last_event_id = stream.last_event_id().map(str::to_owned).or(last_event_id);
+        output::message(format_args!("{broken}; connecting again"));
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The members that an event is about: a snapshot has the list of all, a change has one.
+pub(super) fn members_of(data: &Value) -> Vec<Value> {
+    match data.get("items").or_else(|| data.get("peers")).and_then(Value::as_array) {
+        Some(items) => items.clone(),
+        None => vec![data.get("peer").unwrap_or(data).clone()],
+    }
+}
+
+struct WatchPrinter {
+    format: Format,
+    titled: bool,
+}
+
+impl WatchPrinter {
+    fn event(&mut self, name: &str, data: &str) -> Result<(), Failure> {
+        let data: Value = serde_json::from_str(data).map_err(|error| {
+            Failure::from_error(Exit::Failed, &error)
+                .while_doing(format!("the data of event {name:?} is not JSON"))
+        })?;
+        output::print(&self.render(name, &data))
+    }
+
+    fn render(&mut self, name: &str, data: &Value) -> String {
+        let peers = members_of(data);
+        match self.format {
+            Format::Json | Format::Jsonl => document(name, data, Format::Jsonl),
+            Format::Yaml => format!("---\n{}", document(name, data, Format::Yaml)),
+            Format::Name => peers.iter().map(|peer| text_at(peer, "node_id") + "\n").collect(),
+            Format::Table | Format::Wide => {
+                let change =
+                    Some(text_at(data, "change")).filter(|text| !text.is_empty()).unwrap_or(name.to_owned());
+                let mut text = String::new();
+                if !self.titled {
+                    self.titled = true;
+                    text.push_str(&line(["EVENT", "NODE", "STATE", "ROLE", "ZONE"].map(str::to_owned)));
+                }
+                for peer in &peers {
+                    let cell = |key: &str| {
+                        Some(text_at(peer, key)).filter(|t| !t.is_empty()).unwrap_or("-".to_owned())
+                    };
+                    text.push_str(&line([
+                        change.clone(),
+                        cell("node_id"),
+                        cell("state"),
+                        cell("role"),
+                        cell("zone"),
+                    ]));
+                }
+                text
+            }
+        }
+    }
+}
+
+/// An event as a document of its own.
+fn document(name: &str, data: &Value, format: Format) -> String {
+    let mut event = serde_json::json!({ "event": name });
+    if let (Some(event), Value::Object(data)) = (event.as_object_mut(), data) {
+        event.extend(data.clone());
+    }
+    render_one(&event, format, "event", String::new)
+}
+
+/// A line of a table that grows, so that its widths are fixed.
+fn line(cells: [String; 5]) -> String {
+    let [event, node, state, role, zone] = cells;
+    format!("{event:<10}  {node:<24}  {state:<8}  {role:<12}  {zone}").trim_end().to_owned() + "\n"
+}
+
+fn seconds(item: &Value, key: &str) -> String {
+    match item.get(key).and_then(Value::as_f64) {
+        Some(seconds) if seconds < 0.001 => format!("{:.0}µs", seconds * 1e6),
+        Some(seconds) if seconds < 1.0 => format!("{:.1}ms", seconds * 1e3),
+        Some(seconds) => format!("{seconds:.1}s"),
+        None => String::new(),
+    }
+}

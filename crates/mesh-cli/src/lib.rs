@@ -1,0 +1,8 @@
+#![doc = include_str!("../README.md")]
+
+pub mod args;
+pub mod client;
+pub mod commands;
+pub mod context;
+pub mod failure;
+pub mod output;
