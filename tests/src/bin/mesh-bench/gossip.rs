@@ -97,7 +97,12 @@ impl Cluster {
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 if let MemberEvent::Changed { change, member, .. } = event {
-                    let seen = Seen { at: now(), observer: observer.clone(), subject: member.node_id.clone(), change };
+                    let seen = Seen {
+                        at: now(),
+                        observer: observer.clone(),
+                        subject: member.node_id.clone(),
+                        change,
+                    };
                     let _ = tell.send(seen);
                 }
             }
@@ -116,16 +121,27 @@ impl Cluster {
     }
 
     /// When each member of this process, but `except`, saw `change` of `subject`, since `from`.
-    async fn watch(&mut self, from: Instant, subject: &NodeId, change: MemberChange, limit: Duration) -> Result<Vec<Duration>> {
+    async fn watch(
+        &mut self,
+        from: Instant,
+        subject: &NodeId,
+        change: MemberChange,
+        limit: Duration,
+    ) -> Result<Vec<Duration>> {
         let mut waiting: BTreeSet<NodeId> =
             self.members.iter().map(|m| m.name.clone()).filter(|n| n != subject).collect();
         let mut times = Vec::new();
         while !waiting.is_empty() {
             let left = limit.saturating_sub(from.elapsed());
             let Ok(Some(seen)) = tokio::time::timeout(left, self.seen.recv()).await else {
-                bail!("{} of {} members did not see {subject} {change:?} within {limit:?}", waiting.len(), self.members.len());
+                bail!(
+                    "{} of {} members did not see {subject} {change:?} within {limit:?}",
+                    waiting.len(),
+                    self.members.len()
+                );
             };
-            let same = seen.change == change || (change == MemberChange::Joined && seen.change == MemberChange::Recovered);
+            let same = seen.change == change
+                || (change == MemberChange::Joined && seen.change == MemberChange::Recovered);
             if seen.subject == *subject && same && waiting.remove(&seen.observer) {
                 times.push(seen.at.saturating_duration_since(from));
             }
@@ -299,7 +315,8 @@ async fn join(cluster: &mut Cluster, figures: &mut Figures) -> Result<()> {
     let newcomer = cluster.start().await?;
     let (name, mut status) = (newcomer.name.clone(), newcomer.gossip.status_changes());
     let full = tokio::spawn(async move {
-        let full = tokio::time::timeout(Duration::from_secs(60), status.wait_for(|s| s.alive == expected)).await;
+        let full =
+            tokio::time::timeout(Duration::from_secs(60), status.wait_for(|s| s.alive == expected)).await;
         full.ok().and_then(Result::ok).map(|_| from.elapsed())
     });
     let times = cluster.watch(from, &name, MemberChange::Joined, Duration::from_secs(60)).await?;
@@ -308,7 +325,12 @@ async fn join(cluster: &mut Cluster, figures: &mut Figures) -> Result<()> {
     figures.note("join_p100_ms", share(&times, 1.0));
     let full = full.await?.context("the newcomer never had the full list")?;
     figures.note("newcomer_full_ms", ms(full));
-    say(format_args!("join: 50 % {}, all {} ms, newcomer full {} ms", share(&times, 0.5), share(&times, 1.0), ms(full)));
+    say(format_args!(
+        "join: 50 % {}, all {} ms, newcomer full {} ms",
+        share(&times, 0.5),
+        share(&times, 1.0),
+        ms(full)
+    ));
     Ok(())
 }
 
@@ -398,7 +420,9 @@ async fn faults(cluster: &mut Cluster, options: &Options) -> Result<usize> {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (stalled_dead, stalled_suspected) = cluster.false_deaths(&BTreeSet::new());
-    say(format_args!("stalls up to 1.5 s for {time:?}: {stalled_dead} false deaths, {stalled_suspected} suspected"));
+    say(format_args!(
+        "stalls up to 1.5 s for {time:?}: {stalled_dead} false deaths, {stalled_suspected} suspected"
+    ));
     let gone: Vec<NodeId> = children.iter().map(|c| c.name.clone()).collect();
     drop(children);
     for name in gone {

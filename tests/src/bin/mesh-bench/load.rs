@@ -7,7 +7,8 @@ pub(crate) fn cpu_seconds() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
     let after_name = stat.rsplit_once(')').context("/proc/self/stat has no name")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("short /proc/self/stat")?.parse::<f64>()?) };
+    let ticks =
+        |at: usize| -> Result<f64> { Ok(fields.get(at).context("short /proc/self/stat")?.parse::<f64>()?) };
     let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
     Ok((ticks(11)? + ticks(12)?) / ticks_per_second)
 }

@@ -15,7 +15,8 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use clap::Args;
 use mesh_core::{
-    ConnectError, DatagramError, DatagramEvent, Datagrams, LinkTarget, NodeId, SettingError, Settings, Validated,
+    ConnectError, DatagramError, DatagramEvent, Datagrams, LinkTarget, NodeId, SettingError, Settings,
+    Validated,
 };
 use mesh_gossip::{Driver, DriverOptions, GossipConfig, GossipHandle, LocalNode};
 use mesh_transport::{TransportConfig, ca::DevCa, endpoint::Endpoint, links::Links};
@@ -56,12 +57,17 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) async fn start(ca: &DevCa, name: &str, seed: Option<SocketAddr>, faults: Arc<Faults>) -> Result<Self> {
+    pub(crate) async fn start(
+        ca: &DevCa,
+        name: &str,
+        seed: Option<SocketAddr>,
+        faults: Arc<Faults>,
+    ) -> Result<Self> {
         let identity = ca.identity("bench", "worker", name)?;
         let config = TransportConfig { bind: "127.0.0.1:0".parse()?, ..TransportConfig::default() };
         let endpoint = Endpoint::bind(valid(config)?, identity.clone(), None)?;
         let address = endpoint.local_address();
-        let links = Links::new(&endpoint)?;
+        let links = Links::new(endpoint.clone())?;
         let carrier = Arc::new(Faulty { links, own: name.parse()?, faults });
         let config =
             GossipConfig { seeds: seed.iter().map(ToString::to_string).collect(), ..GossipConfig::lan() };
@@ -74,9 +80,15 @@ impl Member {
 
 /// What a node of a real fleet would say about itself.
 fn metadata() -> BTreeMap<String, String> {
-    [("cluster", "bench"), ("role", "worker"), ("region", "eu-1"), ("zone", "eu-1a"), ("mesh_version", "0.1.0")]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into()
+    [
+        ("cluster", "bench"),
+        ("role", "worker"),
+        ("region", "eu-1"),
+        ("zone", "eu-1a"),
+        ("mesh_version", "0.1.0"),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into()
 }
 
 /// Faults of the network between the members of one process.
@@ -145,7 +157,9 @@ impl Datagrams for Faulty {
             match self.links.recv().await? {
                 DatagramEvent::Received { from, .. } if self.faults.apart(&self.own, from.node_id()) => {}
                 // Inside a partition a connection would never come about.
-                DatagramEvent::LinkUp { peer, remote, .. } if self.faults.apart(&self.own, peer.node_id()) => {
+                DatagramEvent::LinkUp { peer, remote, .. }
+                    if self.faults.apart(&self.own, peer.node_id()) =>
+                {
                     let target = LinkTarget { node_id: Some(peer.node_id().clone()), address: remote };
                     return Ok(DatagramEvent::ConnectFailed { target, error: ConnectError::Timeout });
                 }
