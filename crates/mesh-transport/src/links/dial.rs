@@ -326,19 +326,25 @@ async fn negotiate(
             Verdict::Accepted => {
                 let link = match (dialled, opened) {
                     (Dialled::Quic(connection), _) => {
-                        install_quic(inner, connection, hello.link, welcome.instance)
+                        quic_link(inner, connection, hello.link, welcome.instance)
                     }
                     (Dialled::Http2(dialled), Some(opened)) => {
-                        let link = dialled.link(inner, opened, hello.link, welcome.instance);
-                        if let Some(link) = &link {
-                            return_to_quic(inner, link, target);
-                        }
-                        link
+                        dialled.link(inner, opened, hello.link, welcome.instance)
                     }
                     (Dialled::Http2(_), None) => unreachable!("asking over HTTP/2 opens a body"),
                 };
-                asking.succeeded = link.is_some();
-                return link.ok_or(TransportError::Closed);
+                let (link, carry) = link;
+                let in_force = inner.install_asked(&link, replacing).ok_or(TransportError::Closed)?;
+                if Arc::ptr_eq(&in_force, &link) {
+                    asking.succeeded = true;
+                    tokio::spawn(carry);
+                    if link.path() == LinkPath::Http2 {
+                        return_to_quic(inner, &link, target);
+                    }
+                } else {
+                    link.close(close::SUPERSEDED);
+                }
+                return Ok(in_force);
             }
             Verdict::Duplicate(theirs) => {
                 asking.succeeded = true; // nothing came of this id, so there is nothing to report about it
@@ -396,12 +402,15 @@ async fn begin<'a>(inner: &'a Inner, node_id: &NodeId, replacing: Option<LinkId>
     }
 }
 
-fn install_quic(
+/// What carries a link's payloads, to be spawned once the link is in force.
+pub(super) type Carry = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn quic_link(
     inner: &Arc<Inner>,
     connection: QuicConnection,
     id: LinkId,
     peer_instance: u64,
-) -> Option<Arc<Link>> {
+) -> (Arc<Link>, Carry) {
     let link = inner.make(NewLink {
         id,
         peer: Arc::clone(connection.peer()),
@@ -410,11 +419,8 @@ fn install_quic(
         direction: Direction::Outbound,
         carrier: Carrier::Quic(connection),
     });
-    if !inner.install(&link) {
-        return None;
-    }
-    tokio::spawn(quic::run(Arc::clone(inner), Arc::clone(&link)));
-    Some(link)
+    let carry = Box::pin(quic::run(Arc::clone(inner), Arc::clone(&link)));
+    (link, carry)
 }
 
 /// Tries QUIC again from time to time while a link that we dialled runs over HTTP/2.

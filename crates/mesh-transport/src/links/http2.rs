@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     Inner,
+    dial::Carry,
     link::{Carrier, Link, NewLink},
     wire::{self, Hello, Verdict, Welcome, kind},
 };
@@ -246,14 +247,14 @@ impl Dialled {
         Ok((welcome, Opened { frames, stop, body: response.into_body() }))
     }
 
-    /// Makes a link of what [`ask`](Self::ask) opened, and starts to carry payloads once it is in force.
+    /// Makes a link of what [`ask`](Self::ask) opened.
     pub(super) fn link(
         self,
         inner: &Arc<Inner>,
         opened: Opened,
         id: u64,
         peer_instance: u64,
-    ) -> Option<Arc<Link>> {
+    ) -> (Arc<Link>, Carry) {
         let Opened { frames, stop, body } = opened;
         let link = inner.make(NewLink {
             id,
@@ -263,12 +264,9 @@ impl Dialled {
             direction: Direction::Outbound,
             carrier: Carrier::Http2 { frames, stop: Arc::clone(&stop), revoked: self.revoked },
         });
-        if !inner.install(&link) {
-            return None;
-        }
         let keep = (self.connection, self.requests);
-        tokio::spawn(run(Arc::clone(inner), Arc::clone(&link), body, stop, keep));
-        Some(link)
+        let carry = Box::pin(run(Arc::clone(inner), Arc::clone(&link), body, stop, keep));
+        (link, carry)
     }
 }
 

@@ -53,7 +53,7 @@ use crate::{
 use events::Events;
 use link::{Link, NotSent};
 use table::{Decision, Table};
-use wire::{Hello, Verdict, Welcome};
+use wire::{Hello, LinkId, Verdict, Welcome};
 
 /// How long a dialer waits for our own attempt that has not reached it yet.
 const BRIEF_WAIT: Duration = Duration::from_millis(150);
@@ -232,8 +232,31 @@ impl Inner {
         if self.events.is_closed() {
             return false;
         }
-        let old = table.peer(link.peer.node_id()).current.replace(Arc::clone(link));
+        self.install_in(&mut table, link);
+        true
+    }
+
+    /// Puts a link that we asked for in force, and returns the one that is; `None` if it is too late.
+    ///
+    /// A link that came in while we asked stays, if its dialer has the lower id: the dialer relies on it.
+    fn install_asked(&self, link: &Arc<Link>, replacing: Option<LinkId>) -> Option<Arc<Link>> {
+        let mut table = self.table();
+        if self.events.is_closed() {
+            return None;
+        }
         let peer_id = link.peer.node_id();
+        if let Some(current) = table.current(peer_id)
+            && table::outranks(current, link, &self.us, replacing)
+        {
+            return Some(Arc::clone(current));
+        }
+        self.install_in(&mut table, link);
+        Some(Arc::clone(link))
+    }
+
+    fn install_in(&self, table: &mut Table, link: &Arc<Link>) {
+        let peer_id = link.peer.node_id();
+        let old = table.peer(peer_id).current.replace(Arc::clone(link));
         self.metrics().link_up(link.path().as_str(), direction(link));
         if let Some(old) = old {
             let reason = table::replaced(&old, link);
@@ -247,9 +270,8 @@ impl Inner {
             debug!(%peer_id, path = link.path().as_str(), direction = direction(link), "link up");
             table.links += 1;
         }
-        self.announce(&mut table, link);
+        self.announce(table, link);
         table.peer(peer_id).changed.notify_waiters();
-        true
     }
 
     /// Leaves a replaced link open for a moment, for what is under way on it.

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_core::{LinkDownReason, LinkPath, LinkTarget, NodeId};
+use mesh_core::{Direction, LinkDownReason, LinkPath, LinkTarget, NodeId};
 use tokio::sync::Notify;
 
 use super::{
@@ -91,6 +91,16 @@ impl Table {
             Decision::Duplicate(current.id)
         }
     }
+}
+
+/// Whether `current` stays although the peer agreed to `asked`, which we dialled.
+///
+/// That happens when both dials crossed: the lower id's survives, on both sides.
+pub(crate) fn outranks(current: &Link, asked: &Link, us: &NodeId, replacing: Option<LinkId>) -> bool {
+    Some(current.id) != replacing
+        && current.direction == Direction::Inbound
+        && current.peer_instance == asked.peer_instance
+        && us > current.peer.node_id()
 }
 
 /// What the user of the links is told when `new` takes the place of `old`.

@@ -566,3 +566,174 @@ async fn limits_of_links_and_attempts_are_told() {
     let error = refusal(&c).await;
     assert!(error.to_string().contains("limit of links"), "{error}");
 }
+
+#[tokio::test]
+async fn a_stalled_peer_keeps_its_link() {
+    let ca = ca();
+    let a = start(ca.identity("demo", "worker", "a").expect("an identity"), |config| {
+        config.links.connect_timeout = Duration::from_millis(500);
+    });
+    let b = node(&ca, "b");
+    let (address, udp, relay) = tcp_only(b.local_address()).await;
+    let forwarder = forward_udp(udp.try_clone().expect("a socket"), b.local_address());
+    a.connect(target("b", address));
+    assert_eq!(up(&a).await.1, LinkPath::Quic);
+    // Now nothing comes back, while the system still completes TCP connections.
+    forwarder.abort();
+    relay.abort();
+    let _ = (forwarder.await, relay.await);
+    let _silent = TcpListener::bind(address).await.expect("the same port");
+    a.connect(target("b", address));
+    assert_eq!(refusal(&a).await, ConnectError::Timeout);
+    assert_eq!(a.len(), 1);
+    // When it wakes up, it is there as before.
+    let forwarder = forward_udp(udp, b.local_address());
+    a.connect(target("b", address));
+    assert_eq!(up(&a).await.1, LinkPath::Quic);
+    forwarder.abort();
+}
+
+#[tokio::test]
+async fn a_restarted_peer_that_dials_is_told_apart_from_its_old_self() {
+    let ca = ca();
+    let a = node(&ca, "a");
+    let b = node(&ca, "b");
+    linked(&b, "a", &a).await;
+    // Another process of b, with other keys, so that no reset can tell us.
+    let again = node(&ca, "b");
+    dial(&again, "a", &a);
+    assert_eq!(up(&again).await.0, id("a"));
+    assert_eq!(down(&a).await, LinkDownReason::Reset);
+    assert_eq!(up(&a).await, (id("b"), LinkPath::Quic, Direction::Inbound));
+    again.send(&id("a"), Bytes::from_static(b"new")).expect("taken");
+    assert_eq!(&payload(&a).await.1[..], b"new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_storm_of_dials_and_closes_every_pair_has_one_link_that_works() {
+    let ca = ca();
+    let names = ["a", "b", "c", "d"];
+    let nodes: Vec<Arc<Links>> = names.iter().map(|name| Arc::new(node(&ca, name))).collect();
+    let mut storm = Vec::new();
+    for (at, from) in nodes.iter().enumerate() {
+        let (from, nodes) = (Arc::clone(from), nodes.clone());
+        storm.push(tokio::spawn(async move {
+            let mut random = fastrand::Rng::with_seed(at as u64);
+            for _ in 0..300 {
+                let to = random.usize(..names.len());
+                if to == at {
+                    continue;
+                }
+                match random.u8(..4) {
+                    0 => from.disconnect(&id(names[to])),
+                    _ => dial(&from, names[to], &nodes[to]),
+                }
+                for _ in 0..random.u8(..40) {
+                    tokio::task::yield_now().await;
+                }
+                while timeout(Duration::ZERO, from.recv()).await.is_ok() {}
+            }
+        }));
+    }
+    for part in storm {
+        part.await.expect("no panic");
+    }
+    // Each asks once more for all others, and goes on asking while it is told that a link went down.
+    for (at, from) in nodes.iter().enumerate() {
+        for (to, node) in nodes.iter().enumerate().filter(|(to, _)| *to != at) {
+            dial(from, names[to], node);
+        }
+    }
+    timeout(PATIENCE, async {
+        loop {
+            for (at, from) in nodes.iter().enumerate() {
+                while let Ok(Ok(event)) = timeout(Duration::from_millis(1), from.recv()).await {
+                    let peer = match event {
+                        DatagramEvent::LinkDown { peer, .. } => peer,
+                        DatagramEvent::ConnectFailed { target, .. } => target.node_id.expect("named"),
+                        _ => continue,
+                    };
+                    let to = names.iter().position(|name| *name == peer.as_str()).expect("one of them");
+                    assert_ne!(at, to);
+                    dial(from, names[to], &nodes[to]);
+                }
+            }
+            if nodes.iter().all(|node| node.len() == names.len() - 1) && echo_all(&nodes, &names).await {
+                return;
+            }
+        }
+    })
+    .await
+    .expect("they settle");
+}
+
+/// Whether each pair can talk in both directions, right now.
+async fn echo_all(nodes: &[Arc<Links>], names: &[&str]) -> bool {
+    for (at, from) in nodes.iter().enumerate() {
+        for (to, node) in nodes.iter().enumerate().filter(|(to, _)| *to != at) {
+            if from.send(&id(names[to]), Bytes::copy_from_slice(names[at].as_bytes())).is_err() {
+                return false;
+            }
+            let received = timeout(Duration::from_secs(1), async {
+                loop {
+                    match node.recv().await {
+                        Ok(DatagramEvent::Received { from, payload, .. }) => {
+                            assert_eq!(from.node_id().as_str().as_bytes(), &payload[..]);
+                            if from.node_id().as_str() == names[at] {
+                                return true;
+                            }
+                        }
+                        Ok(DatagramEvent::LinkDown { .. }) | Err(_) => return false,
+                        Ok(_) => {}
+                    }
+                }
+            });
+            if !received.await.unwrap_or(false) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crossing_dials_never_show_a_link_going_down() {
+    let ca = ca();
+    let identities: Vec<_> =
+        ["a", "b"].iter().map(|name| ca.identity("demo", "worker", name).expect("an identity")).collect();
+    for round in 0..60u64 {
+        let (a, b) = (start(identities[0].clone(), |_| {}), start(identities[1].clone(), |_| {}));
+        let (target_a, target_b) = (target("a", a.local_address()), target("b", b.local_address()));
+        let (a, b) = (Arc::new(a), Arc::new(b));
+        let late = |links: &Arc<Links>, target: LinkTarget, micros: u64| {
+            let links = Arc::clone(links);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_micros(micros)).await;
+                links.connect(target);
+            })
+        };
+        // One of them up to a few milliseconds later, so that the dials cross at every stage.
+        let tasks =
+            [late(&a, target_b, round % 2 * round * 100), late(&b, target_a, (round + 1) % 2 * round * 100)];
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        up(&a).await;
+        up(&b).await;
+        for number in 0..20u8 {
+            for (from, to) in [(&a, "b"), (&b, "a")] {
+                from.send(&id(to), vec![number].into()).expect("the link stays");
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        for links in [&a, &b] {
+            for _ in 0..20 {
+                match event(links).await {
+                    DatagramEvent::Received { .. } | DatagramEvent::LinkUp { .. } => {}
+                    other => panic!("round {round}: {other:?}"),
+                }
+            }
+            assert_eq!(links.len(), 1, "round {round}");
+        }
+    }
+}
