@@ -218,9 +218,6 @@ impl Inner {
         memory.serials += 1;
         memory.failed = None;
         let live = Live::start(fresh, reason, memory.serials, self);
-        if live.transport() == Transport::Http3 {
-            memory.http3.clear();
-        }
         self.metrics.switch(live.transport());
         tracing::info!(
             peer_id = %self.target.node_id, lane = %self.lane, transport = %live.transport(), %reason,
@@ -242,6 +239,12 @@ impl Inner {
                 memory.http3.mark(SystemClock.now());
             }
         }
+    }
+
+    /// A request got its response over HTTP/3. A handshake alone proves nothing: a path
+    /// may carry those and no more.
+    pub(super) fn on_http3_proven(&self) {
+        self.memory().http3.clear();
     }
 
     /// Connection `serial` is old: replaces it, and keeps it until the new one is there.

@@ -29,6 +29,8 @@ pub(super) struct Live {
     /// Tells connections of one channel apart.
     pub(super) serial: u64,
     pulse: Arc<Pulse>,
+    /// A request got a response.
+    proven: AtomicBool,
 }
 
 enum Carrier {
@@ -36,11 +38,16 @@ enum Carrier {
     Http2(h2::Http2),
 }
 
+/// How much longer a connection may be silent when nobody waits for a response to begin.
+const REST_FACTOR: u32 = 10;
+
 /// What the keeper sees of the traffic.
 #[derive(Default)]
 struct Pulse {
     in_flight: AtomicUsize,
-    /// A request started while none was at work.
+    /// Those of them whose response has not begun.
+    waiting: AtomicUsize,
+    /// A request started while none was waiting.
     work: Notify,
     /// Takes no more requests.
     retired: AtomicBool,
@@ -71,7 +78,7 @@ impl Live {
                 Carrier::Http2(http2)
             }
         };
-        Arc::new(Self { carrier, reason, serial, pulse })
+        Arc::new(Self { carrier, reason, serial, pulse, proven: AtomicBool::new(false) })
     }
 
     pub(super) fn transport(&self) -> Transport {
@@ -94,6 +101,11 @@ impl Live {
         self.pulse.retired.store(true, Ordering::Relaxed);
     }
 
+    /// A request got a response; true the first time.
+    pub(super) fn prove(&self) -> bool {
+        !self.proven.load(Ordering::Relaxed) && !self.proven.swap(true, Ordering::Relaxed)
+    }
+
     /// Sends a request and waits for the head of the response.
     pub(super) async fn send(
         self: &Arc<Self>,
@@ -101,34 +113,44 @@ impl Live {
         body: AttemptBody,
     ) -> Result<Response<LiveBody>, Failure> {
         let at_work = AtWork::new(self.clone());
-        match &self.carrier {
-            Carrier::Http3(http3) => {
-                let response = http3.send(head, body).await?;
-                Ok(response.map(|body| LiveBody { body: CarrierBody::Http3(body), _at_work: at_work }))
-            }
-            Carrier::Http2(http2) => {
-                let response = http2.send(head, body).await?;
-                Ok(response.map(|body| LiveBody { body: CarrierBody::Http2(body), _at_work: at_work }))
-            }
-        }
+        let response = match &self.carrier {
+            Carrier::Http3(http3) => http3.send(head, body).await?.map(CarrierBody::Http3),
+            Carrier::Http2(http2) => http2.send(head, body).await?.map(CarrierBody::Http2),
+        };
+        let at_work = at_work.begun();
+        Ok(response.map(|body| LiveBody { body, _at_work: at_work }))
     }
 }
 
 /// A request at work on a connection.
-struct AtWork(Arc<Live>);
+struct AtWork {
+    live: Arc<Live>,
+    waiting: bool,
+}
 
 impl AtWork {
     fn new(live: Arc<Live>) -> Self {
-        if live.pulse.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+        live.pulse.in_flight.fetch_add(1, Ordering::Relaxed);
+        if live.pulse.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
             live.pulse.work.notify_one();
         }
-        Self(live)
+        Self { live, waiting: true }
+    }
+
+    /// The response has begun.
+    fn begun(mut self) -> Self {
+        self.waiting = false;
+        self.live.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
+        self
     }
 }
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        self.0.pulse.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.waiting {
+            self.live.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.live.pulse.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -206,6 +228,9 @@ impl KeepH3 {
     /// Resolves when requests are at work but nothing was received for `silence_max`,
     /// not even in answer to a sign of life that we asked for half way.
     ///
+    /// While all that is open are responses that have begun, such as watches at rest, the
+    /// silence may be [`REST_FACTOR`] times as long.
+    ///
     /// Silence is counted in steps rather than read off a clock, so that a pause of our
     /// own process is not taken for one of the network.
     async fn silent(&self) {
@@ -216,8 +241,16 @@ impl KeepH3 {
                 self.pulse.work.notified().await;
                 quiet_steps = 0;
             }
-            let limit = self.silence_max.max(6 * self.connection.rtt());
-            tokio::time::sleep(limit / STEPS).await;
+            let urgent = self.pulse.waiting.load(Ordering::Relaxed) > 0;
+            let patience = if urgent { 1 } else { REST_FACTOR };
+            let limit = (self.silence_max * patience).max(6 * self.connection.rtt());
+            tokio::select! {
+                () = tokio::time::sleep(limit / STEPS) => {}
+                () = self.pulse.work.notified(), if !urgent => {
+                    quiet_steps = 0;
+                    continue;
+                }
+            }
             let received = self.connection.stats().udp_rx.datagrams;
             if received != heard {
                 (heard, quiet_steps) = (received, 0);

@@ -176,6 +176,9 @@ impl Inner {
             let failure = match sent {
                 Ok(response) => {
                     self.metrics.request(live.transport(), encoding, live.reason);
+                    if live.prove() && live.transport() == Transport::Http3 {
+                        self.on_http3_proven();
+                    }
                     upload.forget();
                     let wrap = |body| ResponseBody {
                         body: Some(body),

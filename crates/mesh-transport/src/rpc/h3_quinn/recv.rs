@@ -11,9 +11,15 @@ use h3::{error::Code, quic};
 
 use super::error;
 
+/// Chunks that are taken from quinn at once. Each is what one packet carried, and taking
+/// one costs a lock.
+const CHUNKS: usize = 16;
+
 /// The receiving half. Dropped before its end, it asks the peer to stop.
 pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
+    /// Taken from quinn and not handed out, last first.
+    chunks: Vec<Bytes>,
     /// What the peer is told when we lose interest; `None` once the end was read
     /// or a code was sent.
     stop_on_drop: Option<Code>,
@@ -24,12 +30,12 @@ impl RecvStream {
     /// cancelled; a server that stops reading has simply heard enough (RFC 9114, 4.1).
     pub(super) fn request(stream: quinn::RecvStream, side: quinn::Side) -> Self {
         let code = if side.is_client() { Code::H3_REQUEST_CANCELLED } else { Code::H3_NO_ERROR };
-        Self { stream, stop_on_drop: Some(code) }
+        Self { stream, chunks: Vec::new(), stop_on_drop: Some(code) }
     }
 
     /// A stream that the peer opened in one direction.
     pub(super) fn unidirectional(stream: quinn::RecvStream) -> Self {
-        Self { stream, stop_on_drop: Some(Code::H3_STREAM_CREATION_ERROR) }
+        Self { stream, chunks: Vec::new(), stop_on_drop: Some(Code::H3_STREAM_CREATION_ERROR) }
     }
 }
 
@@ -37,10 +43,21 @@ impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, quic::StreamErrorIncoming>> {
+        if let Some(chunk) = self.chunks.pop() {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        let mut chunks = [const { Bytes::new() }; CHUNKS];
         // The future keeps no state between polls, so a fresh one each time is fine,
         // and `stop_sending` never finds the stream away.
-        match ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx)) {
-            Ok(Some(chunk)) => Poll::Ready(Ok(Some(chunk.bytes))),
+        let read = ready!(pin!(self.stream.read_chunks(&mut chunks)).poll(cx));
+        match read {
+            Ok(Some(count)) => {
+                let [first, others @ ..] = chunks;
+                if count > 1 {
+                    self.chunks.extend(others.into_iter().take(count - 1).rev());
+                }
+                Poll::Ready(Ok(Some(first)))
+            }
             Ok(None) => {
                 self.stop_on_drop = None;
                 Poll::Ready(Ok(None))

@@ -93,7 +93,9 @@ impl quic::SendStream<Bytes> for SendStream {
             self.flush = true;
             return Ok(());
         }
-        self.gathered.reserve(data.remaining());
+        // Room for what usually follows: a small message and its trailers.
+        let room = if self.gathered.is_empty() { 256 } else { 0 };
+        self.gathered.reserve(data.remaining() + room);
         while data.has_remaining() {
             let chunk = data.chunk();
             let bytes = chunk.len();
