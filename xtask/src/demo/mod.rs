@@ -17,13 +17,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
-use serde_json::json;
-
 use crate::{
     cli::{DemoOptions, Output},
     repo::{self, Repo},
 };
+use anyhow::{Context, Result};
 use cluster::{Cluster, Node};
 use story::Story;
 use view::Views;
@@ -161,20 +159,8 @@ fn others<'c>(victim: &Node, cluster: &'c Cluster) -> impl Iterator<Item = &'c N
 
 fn finish(options: &DemoOptions, story: &Story, figures: &Figures) {
     let Figures { ready, joined, dead, rejoined, transport } = figures;
-    let ms = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     match options.output {
-        Output::Json => {
-            let line = json!({
-                "nodes": options.nodes,
-                "ready_ms": ms(ready),
-                "joined_ms": ms(joined),
-                "dead_ms": ms(dead),
-                "rejoined_ms": ms(rejoined),
-                "transport": transport,
-                "exit": "clean",
-            });
-            println!("{line}");
-        }
+        Output::Json => println!("{}", line(options.nodes, figures)),
         Output::Text => story.tell(format_args!(
             "ready after {} ms, all joined after {} ms, death noticed in {} ms, back in {} ms, over {transport}",
             ms(ready),
@@ -182,5 +168,43 @@ fn finish(options: &DemoOptions, story: &Story, figures: &Figures) {
             ms(dead),
             ms(rejoined)
         )),
+    }
+}
+
+/// The result as one line, in the order in which things happened.
+fn line(nodes: u16, figures: &Figures) -> String {
+    let Figures { ready, joined, dead, rejoined, transport } = figures;
+    let (ready, joined, dead, rejoined) = (ms(ready), ms(joined), ms(dead), ms(rejoined));
+    format!(
+        "{{\"nodes\":{nodes},\"ready_ms\":{ready},\"joined_ms\":{joined},\"dead_ms\":{dead},\
+         \"rejoined_ms\":{rejoined},\"transport\":{},\"exit\":\"clean\"}}",
+        serde_json::Value::from(transport.as_str())
+    )
+}
+
+fn ms(time: &Duration) -> u128 {
+    time.as_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_is_one_line_of_json_in_order() {
+        let time = Duration::from_millis;
+        let figures = Figures {
+            ready: time(1),
+            joined: time(2),
+            dead: time(3),
+            rejoined: time(4),
+            transport: "http3".to_owned(),
+        };
+        let line = line(3, &figures);
+        assert_eq!(
+            line,
+            r#"{"nodes":3,"ready_ms":1,"joined_ms":2,"dead_ms":3,"rejoined_ms":4,"transport":"http3","exit":"clean"}"#
+        );
+        serde_json::from_str::<serde_json::Value>(&line).expect("it is JSON");
     }
 }
