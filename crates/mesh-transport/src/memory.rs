@@ -479,6 +479,7 @@ mod tests {
         for number in 0..200u8 {
             a.send(&id("b"), vec![number].into()).expect("taken");
         }
+        // sleeps: virtual time, in which all is delivered
         sleep(Duration::from_secs(1)).await;
         a.close();
         let mut numbers = Vec::new();

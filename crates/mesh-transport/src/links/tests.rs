@@ -708,6 +708,7 @@ async fn crossing_dials_never_show_a_link_going_down() {
         let late = |links: &Arc<Links>, target: LinkTarget, micros: u64| {
             let links = Arc::clone(links);
             tokio::spawn(async move {
+                // sleeps: one side dials a little later
                 tokio::time::sleep(Duration::from_micros(micros)).await;
                 links.connect(target);
             })
@@ -724,6 +725,7 @@ async fn crossing_dials_never_show_a_link_going_down() {
             for (from, to) in [(&a, "b"), (&b, "a")] {
                 from.send(&id(to), vec![number].into()).expect("the link stays");
             }
+            // sleeps: payloads spread over the time in which links settle
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
         for links in [&a, &b] {

@@ -103,6 +103,7 @@ impl Edge {
     async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let waiting = async {
             while !condition(self) {
+                // sleeps: polls the condition itself
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -263,6 +264,7 @@ async fn callers_that_stall_are_cut_at_every_stage() {
     let (mut reading, mut writing) = tokio::io::split(slow);
     let dribble = tokio::spawn(async move {
         while writing.write_all(b"x").await.is_ok() && writing.flush().await.is_ok() {
+            // sleeps: a slow client is what this tests
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });

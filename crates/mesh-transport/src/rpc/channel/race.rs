@@ -67,6 +67,7 @@ mod tests {
 
     fn after(ms: u64, outcome: Result<&'static str, &'static str>) -> Attempt {
         Box::pin(async move {
+            // sleeps: virtual time
             tokio::time::sleep(Duration::from_millis(ms)).await;
             outcome
         })

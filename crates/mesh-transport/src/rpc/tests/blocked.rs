@@ -68,6 +68,7 @@ async fn a_handler_that_takes_its_time_is_not_taken_for_a_blocked_path() {
     assert_eq!(world.saw().await, Seen::Waiting);
     let serial = channel.serial();
     // Many times as long as the silence that would count.
+    // sleeps: a call that stays silent for long is what this tests
     tokio::time::sleep(Duration::from_millis(1500)).await;
     world.echo.go.notify_one();
     assert_eq!(soon(call).await.unwrap().unwrap().into_inner().text, "slow");

@@ -37,6 +37,7 @@ pub(super) async fn soon<F: Future>(work: F) -> F::Output {
 pub(super) async fn until(mut condition: impl FnMut() -> bool) {
     soon(async {
         while !condition() {
+            // sleeps: polls the condition itself
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
@@ -143,6 +144,7 @@ impl World {
                 if let Some(endpoint) = again() {
                     return endpoint;
                 }
+                // sleeps: polls until the port is free
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })

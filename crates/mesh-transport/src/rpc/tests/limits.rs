@@ -62,6 +62,7 @@ async fn a_stream_may_rest_between_messages() {
     for transport in BOTH {
         let pause = Duration::from_millis(200);
         let late = stream::once(async move {
+            // sleeps: a late part of a stream is what this tests
             tokio::time::sleep(pause).await;
             text("", 2)
         });
@@ -116,6 +117,7 @@ async fn a_revoked_peer_is_cut_off_and_stays_out() {
         // The sweep may need a moment; then every call fails, on old connections and new.
         soon(async { while client.say(text("", 0)).await.is_ok() {} }).await;
         for _ in 0..3 {
+            // sleeps: spaces the calls over several sweeps
             tokio::time::sleep(Duration::from_millis(60)).await;
             let status = soon(client.say(text("", 0))).await.unwrap_err();
             assert!(

@@ -116,6 +116,7 @@ async fn a_drain_completes_what_is_at_work() {
         let rpc = world.rpc.clone();
         let drain = tokio::spawn(async move { rpc.shutdown().await });
         until(|| world.rpc.is_shutting_down()).await;
+        // sleeps: the drain must not end while the request is at work
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(!drain.is_finished(), "{transport}: a request is at work");
         world.echo.go.notify_one();
