@@ -16,6 +16,8 @@ pub(crate) struct Quiet(Mutex<State>);
 struct State {
     sources: BTreeMap<IpAddr, Source>,
     others: Source,
+    /// When old sources were last looked for: a flood must not cost a search for each event.
+    swept: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +34,10 @@ impl Quiet {
 
     fn allow_at(&self, ip: IpAddr, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().expect("no panic while held");
-        let State { sources, others } = &mut *state;
-        if sources.len() >= SOURCES_MAX && !sources.contains_key(&ip) {
+        let State { sources, others, swept } = &mut *state;
+        let due = swept.is_none_or(|at| now.since(at) >= INTERVAL);
+        if due && sources.len() >= SOURCES_MAX {
+            *swept = Some(now);
             sources.retain(|_, source| source.logged.is_some_and(|at| now.since(at) < INTERVAL));
         }
         let room = sources.len() < SOURCES_MAX || sources.contains_key(&ip);

@@ -113,3 +113,114 @@ pub(crate) fn replaced(old: &Link, new: &Link) -> Option<LinkDownReason> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use mesh_core::{CertificateInfo, PeerIdentity};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::links::{
+        link::{Carrier, NewLink},
+        wire::VERSIONS,
+    };
+
+    const PEERS_RUN: u64 = 70;
+    const LIMIT: usize = 10;
+
+    fn id(name: &str) -> NodeId {
+        name.parse().expect("valid")
+    }
+
+    fn link(id: LinkId, peer: &str, direction: Direction) -> Arc<Link> {
+        let certificate = CertificateInfo { serial: String::new(), not_before_s: 0, not_after_s: 0 };
+        let uri = format!("spiffe://example.org/mesh/demo/worker/{peer}");
+        let new = NewLink {
+            id,
+            peer: Arc::new(PeerIdentity { id: uri.parse().expect("valid"), certificate }),
+            peer_instance: PEERS_RUN,
+            remote: ([127, 0, 0, 1], 1).into(),
+            direction,
+            carrier: Carrier::Http2 {
+                frames: mpsc::channel(1).0,
+                stop: Arc::default(),
+                revoked: Arc::new(AtomicBool::new(false)),
+            },
+        };
+        Link::new(new, 1, 1)
+    }
+
+    fn hello(holds: LinkId, ended: LinkId) -> Hello {
+        Hello { versions: VERSIONS, instance: PEERS_RUN, link: 99, holds, ended }
+    }
+
+    /// A table of node `m` that holds link 5 to a peer.
+    fn holding(peer: &str) -> Table {
+        let mut table = Table::default();
+        table.peer(&id(peer)).current = Some(link(5, peer, Direction::Outbound));
+        table.links = 1;
+        table
+    }
+
+    fn decide(table: &Table, peer: &str, hello: Hello) -> Decision {
+        table.decide(&id("m"), &id(peer), &hello, LIMIT)
+    }
+
+    #[test]
+    fn a_stranger_gets_a_link_until_the_limit() {
+        let mut table = Table::default();
+        assert_eq!(decide(&table, "z", hello(0, 0)), Decision::Accept);
+        table.links = LIMIT;
+        assert_eq!(decide(&table, "z", hello(0, 0)), Decision::Limit);
+    }
+
+    #[test]
+    fn the_lower_id_lets_the_other_wait_and_the_higher_one_gives_way() {
+        let mut table = Table::default();
+        for peer in ["a", "z"] {
+            table.peer(&id(peer)).asking = Some(1);
+        }
+        assert_eq!(decide(&table, "z", hello(0, 0)), Decision::Wait);
+        assert_eq!(decide(&table, "a", hello(0, 0)), Decision::Accept);
+    }
+
+    #[test]
+    fn an_attempt_that_has_reached_nobody_is_waited_for_only_briefly() {
+        let mut table = Table::default();
+        for peer in ["a", "z"] {
+            let target = LinkTarget { node_id: Some(id(peer)), address: ([127, 0, 0, 1], 1).into() };
+            table.dials.insert(target, 1);
+        }
+        assert_eq!(decide(&table, "z", hello(0, 0)), Decision::WaitBriefly);
+        assert_eq!(decide(&table, "a", hello(0, 0)), Decision::Accept);
+    }
+
+    #[test]
+    fn a_link_is_replaced_only_for_a_peer_that_knows_of_it_or_runs_anew() {
+        let table = holding("z");
+        assert_eq!(decide(&table, "z", hello(0, 0)), Decision::Duplicate(5));
+        assert_eq!(decide(&table, "z", hello(0, 4)), Decision::Duplicate(5));
+        assert_eq!(decide(&table, "z", hello(5, 0)), Decision::Accept, "it moves");
+        assert_eq!(decide(&table, "z", hello(0, 5)), Decision::Accept, "it lost that one");
+        let restarted = Hello { instance: PEERS_RUN + 1, ..hello(0, 0) };
+        assert_eq!(decide(&table, "z", restarted), Decision::Accept);
+    }
+
+    #[test]
+    fn the_limit_does_not_keep_a_link_from_moving() {
+        let mut table = holding("z");
+        table.links = LIMIT;
+        assert_eq!(decide(&table, "z", hello(5, 0)), Decision::Accept);
+    }
+
+    #[test]
+    fn of_two_crossed_links_the_lower_ids_stays() {
+        let (inbound, asked) = (link(5, "a", Direction::Inbound), link(6, "a", Direction::Outbound));
+        assert!(outranks(&inbound, &asked, &id("m"), None));
+        assert!(!outranks(&inbound, &asked, &id("m"), Some(5)), "it was asked for in the other's place");
+        let (inbound, asked) = (link(5, "z", Direction::Inbound), link(6, "z", Direction::Outbound));
+        assert!(!outranks(&inbound, &asked, &id("m"), None));
+    }
+}
