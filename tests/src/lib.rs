@@ -11,6 +11,8 @@ pub mod cluster;
 mod converge;
 mod disk;
 mod gossip;
+#[cfg(feature = "harness")]
+pub mod harness;
 mod host_clock;
 pub mod invariants;
 mod network;

@@ -1,0 +1,98 @@
+//! Nodes come, go, die, sleep and move.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use mesh_core::{Clock, MemberState, SystemClock};
+use mesh_sim::harness::Plan;
+
+use super::{PATIENCE, wait_until_seen};
+
+/// Longest time from a `kill -9` to the last of the others knowing.
+const DEATH_NOTICED: Duration = Duration::from_secs(5);
+/// How long a process is stopped: far longer than any suspicion lasts.
+const PAUSE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_killed_node_is_dead_for_the_others_and_comes_back_as_a_new_instance() -> Result<()> {
+    let mut cluster = Plan::new("killed", 3).start()?;
+    let first = cluster.board().look().peer("n-1", "n-3").map(|peer| peer.instance.clone());
+
+    cluster.kill("n-3")?;
+    cluster.board().wait(DEATH_NOTICED, "n-1 and n-2 see n-3 dead", |boards| {
+        boards.all_see(&["n-1", "n-2"], &["n-3"], MemberState::Dead)
+    })?;
+
+    cluster.start("n-3")?;
+    cluster.wait_until_whole()?;
+    let boards = cluster.board().look();
+    for observer in ["n-1", "n-2", "n-3"] {
+        let now = boards.peer(observer, "n-3").map(|peer| peer.instance.clone());
+        ensure!(
+            now.is_some() && now != first,
+            "{observer} sees n-3 as the instance {now:?}, it was {first:?}"
+        );
+    }
+    drop(boards);
+    cluster.finish()
+}
+
+#[test]
+fn a_node_that_says_goodbye_has_left_and_is_not_dead() -> Result<()> {
+    let mut cluster = Plan::new("goodbye", 3).start()?;
+    let said = SystemClock.now();
+    let status = cluster.terminate("n-3")?;
+    ensure!(status.success(), "it ended with {status}");
+    wait_until_seen(&cluster, &["n-1", "n-2"], &["n-3"], MemberState::Left)?;
+    let boards = cluster.board().look();
+    for observer in ["n-1", "n-2"] {
+        let observer = boards.of(observer);
+        for change in ["suspected", "died"] {
+            ensure!(observer.changes(change, said).count() == 0, "somebody {change}:\n{}", *boards);
+        }
+    }
+    drop(boards);
+    cluster.finish()
+}
+
+#[test]
+fn a_paused_process_is_dead_meanwhile_and_holds_nobody_else_for_dead_when_it_wakes() -> Result<()> {
+    let mut cluster = Plan::new("paused", 4).start()?;
+    let others = ["n-1", "n-2", "n-3"];
+    let paused = SystemClock.now();
+    cluster.pause("n-4")?;
+    wait_until_seen(&cluster, &others, &["n-4"], MemberState::Dead)?;
+    let rest = PAUSE.saturating_sub(SystemClock.now().since(paused));
+    cluster.board().never(rest, "another member dies, or the stopped one lives", |boards| {
+        others.iter().any(|observer| boards.of(observer).names(MemberState::Dead) != ["n-4"])
+    })?;
+
+    cluster.resume("n-4")?;
+    let back = cluster.wait_until_whole()?;
+    let boards = cluster.board().look();
+    ensure!(back < PATIENCE / 2, "it took {back:?} until all were whole again");
+    let rash: Vec<&str> =
+        boards.of("n-4").changes("died", paused).map(|event| event.peer.node_id.as_str()).collect();
+    ensure!(rash.is_empty(), "the node that woke held {rash:?} for dead:\n{}", *boards);
+    let restarted = boards.peer("n-1", "n-4").map(|peer| &peer.instance)
+        != boards.peer("n-4", "n-4").map(|peer| &peer.instance);
+    ensure!(!restarted, "n-4 was not restarted, but is seen as another instance:\n{}", *boards);
+    drop(boards);
+    cluster.finish()
+}
+
+#[test]
+fn a_node_that_moves_to_another_port_is_found_there() -> Result<()> {
+    let mut cluster = Plan::new("moved", 3).start()?;
+    let before = cluster.addresses("n-2")?.mesh;
+    cluster.terminate("n-2")?;
+    cluster.start("n-2")?;
+    let after = cluster.addresses("n-2")?.mesh;
+    ensure!(before != after, "the system gave the same port again: {after}");
+    cluster.wait_until_whole()?;
+    cluster.board().wait(PATIENCE, "all know where n-2 is now", |boards| {
+        let knows = |observer| boards.peer(observer, "n-2").is_some_and(|peer| peer.addresses == [after]);
+        ["n-1", "n-2", "n-3"].into_iter().all(knows)
+    })?;
+    cluster.finish()
+}

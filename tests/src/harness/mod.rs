@@ -1,0 +1,35 @@
+//! Real clusters: the `mesh` binary as child processes, and faults that a machine can do.
+//!
+//! A [`Cluster`] starts nodes with certificates of their own development CA, data
+//! folders of their own, and ports that the system chose. Each node is followed by
+//! an operator of ours, through the event stream of its control API; what all of
+//! them were told, and what the nodes logged, is on one [`Board`]. A story waits
+//! until the board shows something, with a bound; it never sleeps and hopes.
+//!
+//! Faults: signals ([`Cluster::kill`], [`Cluster::pause`]), networks of namespaces
+//! with packet filters ([`Lab`]), small disks ([`SmallDisk`]). What a machine can't
+//! do is told as a [`Missing`] prerequisite, and the story is skipped aloud.
+//!
+//! A story ends with [`Cluster::finish`]. If it does not get there, configurations,
+//! logs, data and the board stay in `target/test-artifacts/`.
+
+mod artifacts;
+mod binary;
+mod board;
+mod certificates;
+mod cluster;
+mod disk;
+mod lab;
+mod operator;
+mod prerequisite;
+mod process;
+
+pub use artifacts::Folder;
+pub use binary::mesh_binary;
+pub use board::{Addresses, Board, Boards, Event, LogLine, Observer};
+pub use certificates::Authority;
+pub use cluster::{CLUSTER, Cluster, Plan, TRUST_DOMAIN};
+pub use disk::SmallDisk;
+pub use lab::{Lab, Namespace, Port};
+pub use operator::{Operator, Page};
+pub use prerequisite::{Missing, Need, check, skip};
