@@ -224,7 +224,7 @@ impl Edge {
         let read = Limited::new(response.into_body(), REPLY_BYTES_MAX).collect();
         match timeout(self.target.timeout, read).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) => Err(Failure::from_error(Exit::Unreachable, error.as_ref())
+            Ok(Err(error)) => Err(Failure::new(Exit::Unreachable, tls_words(error.as_ref()))
                 .while_doing(format!("the answer of {address} broke off"))),
             Err(_) => Err(self.too_slow(address)),
         }
@@ -327,6 +327,9 @@ fn tls_words(error: &(dyn std::error::Error + 'static)) -> String {
     let text = chain(error);
     if text.contains("received fatal alert") {
         return format!("the node refused our certificate ({text})");
+    }
+    if text.contains("without sending TLS close_notify") {
+        return "the node closed the connection without a goodbye".to_owned();
     }
     text
 }

@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
+use mesh::transport::ca::{DevCa, LEAF_LIFETIME};
 use serde_json::Value;
 use support::{Sandbox, alive, process_exists};
 
@@ -56,6 +57,25 @@ fn up_starts_a_cluster_notices_a_killed_node_and_stops_without_leaving_anything(
 fn an_operator_makes_a_node_leave() {
     let sandbox = Sandbox::new();
     let mut up = sandbox.up(2);
+
+    let metrics = sandbox.page("/metrics");
+    for name in [
+        "mesh_gossip_members{state=\"alive\"} 2",
+        "mesh_transport_handshakes_total",
+        "mesh_edge_requests_total",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
+    }
+
+    // A node may read, and may not send others away.
+    let file = |name: &str| sandbox.path(&format!("cluster/node-1/data/identity/{name}"));
+    let (certificate, key) = (file("node.pem"), file("node.key"));
+    let as_node =
+        ["--certificate", certificate.to_str().expect("UTF-8"), "--key", key.to_str().expect("UTF-8")];
+    sandbox.ok(&[&["peers", "list"][..], &as_node].concat());
+    let refused = sandbox.mesh(&[&["leave", "node-2", "--yes"][..], &as_node].concat());
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("[access.role]"), "{refused:?}");
 
     let refused = sandbox.mesh(&["leave", "node-2"]);
     assert_eq!(refused.status.code(), Some(4), "nobody is there to confirm: {refused:?}");
@@ -110,6 +130,9 @@ fn a_node_runs_alone_from_its_files_and_leaves_on_sigterm() {
         checks["checks"].as_array().expect("a list").iter().filter(|c| c["status"] == "failed").collect();
     assert!(bad.is_empty(), "{bad:?}");
 
+    node.hang_up();
+    support::wait_until("the identity is reloaded", || node.errors().contains("identity reloaded"));
+
     let second = sandbox.mesh(&["run", "--config", config]);
     assert_eq!(second.status.code(), Some(1));
     let error = String::from_utf8_lossy(&second.stderr).into_owned();
@@ -119,6 +142,54 @@ fn a_node_runs_alone_from_its_files_and_leaves_on_sigterm() {
     assert_eq!(node.wait(), Some(0), "{}", node.errors());
     assert!(!ready_file.exists(), "a node that stopped is not ready");
     assert!(node.errors().contains("left the cluster and stopped"), "{}", node.errors());
+}
+
+#[test]
+fn check_names_what_keeps_a_node_from_starting() {
+    let sandbox = Sandbox::new();
+    let mut up = sandbox.up(1);
+    up.interrupt();
+    assert_eq!(up.wait(), Some(0), "{}", up.errors());
+    let config = sandbox.path("cluster/node-1/mesh.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let key = sandbox.path("cluster/node-1/data/identity/node.key");
+
+    // Readable by others: the node refuses to start, and the check says what to run.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("change the mode");
+    let refused = sandbox.mesh(&["run", "--config", config]);
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("has mode 0644") && error.contains("next: mesh check --config"), "{error}");
+    let codes = |arguments: &[&str]| -> Vec<String> {
+        let output = sandbox.mesh(arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
+        let failed =
+            report["checks"].as_array().into_iter().flatten().filter(|check| check["status"] == "failed");
+        failed.filter_map(|check| check["code"].as_str().map(str::to_owned)).collect()
+    };
+    let local = "key.private,certificate.valid,trust.matches,seeds.reachable";
+    let check = ["check", "--config", config, "-o", "json", "--only", local];
+    assert_eq!(
+        codes(&check),
+        ["key.private", "certificate.valid", "trust.matches"],
+        "the key can't be loaded"
+    );
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("change it back");
+
+    // Another authority: nobody would accept the certificate.
+    let other = DevCa::new("other.example").expect("an authority");
+    let leaf = other.issue("dev", "worker", "node-1", LEAF_LIFETIME).expect("a certificate");
+    leaf.save(&sandbox.path("other")).expect("save it");
+    let roots = sandbox.path("cluster/node-1/data/identity/roots.pem");
+    fs::copy(sandbox.path("other/roots.pem"), roots).expect("replace the roots");
+    assert_eq!(codes(&check), ["trust.matches"]);
+
+    // Nobody listens where the seed should be.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let seed = format!("gossip.seeds={free}");
+    let with_seed = [&check[..], &["--set", &seed]].concat();
+    assert_eq!(codes(&with_seed), ["trust.matches", "seeds.reachable"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::tls_words;
 use crate::failure::{Exit, Failure};
 
 /// The largest event that is taken, in bytes.
@@ -58,9 +59,8 @@ impl ServerEvents {
                     }
                 }
                 Some(Err(error)) => {
-                    return Err(
-                        Failure::from_error(Exit::Unreachable, &error).while_doing("the stream broke off")
-                    );
+                    return Err(Failure::new(Exit::Unreachable, tls_words(&error))
+                        .while_doing("the stream broke off"));
                 }
             }
         }

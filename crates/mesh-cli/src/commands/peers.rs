@@ -109,6 +109,7 @@ fn describe(peer: &Value) -> String {
             Value::Object(nested) if !nested.is_empty() => {
                 nested.iter().map(|(key, value)| format!("{key}={}", output::plain(value))).collect()
             }
+            Value::Array(items) if !items.is_empty() => items.iter().map(output::plain).collect(),
             other => vec![output::plain(other)],
         };
         for (at, line) in lines.iter().enumerate() {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use mesh::core::{Clock, SystemClock};
+use mesh_cli::{args::ConnectionArgs, client::Edge, context::Target};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -52,6 +53,21 @@ impl Sandbox {
     /// The JSON document of a command that must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.ok(arguments)).expect("a JSON document")
+    }
+
+    /// A page of the current context's edge.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let target = Target::resolve(
+            &ConnectionArgs { timeout: PATIENCE, ..ConnectionArgs::default() },
+            &self.path("home"),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (status, body) = runtime.block_on(async {
+            let edge = Edge::new(target.expect("a current context")).await.expect("a usable identity");
+            edge.page(path).await.expect("an answer")
+        });
+        assert!(status.is_success(), "{path}: {status}");
+        body
     }
 
     /// Starts a command that goes on running.
@@ -132,6 +148,10 @@ impl Running {
 
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     fn signal(&self, signal: Signal) {

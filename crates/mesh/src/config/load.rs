@@ -19,6 +19,8 @@ use super::{
     source::Source,
 };
 
+/// The preset whose values are the defaults.
+const PRESET: &str = "lan";
 /// The largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -39,7 +41,7 @@ pub struct LoadedConfig {
     /// The settings; every rule of theirs holds.
     pub config: MeshConfig,
     sources: BTreeMap<SettingPath, Source>,
-    preset: Option<String>,
+    preset: Option<(String, Source)>,
 }
 
 /// One setting, its effective value and where that came from.
@@ -120,15 +122,17 @@ impl LoadedConfig {
         let is_value = |path: &SettingPath| {
             layer::at(&all, path).is_some_and(|v| v.as_object().is_none_or(Map::is_empty))
         };
-        layer::walk(&all)
-            .into_iter()
-            .filter(is_value)
-            .map(|path| Setting {
-                value: layer::at(&all, &path).cloned().unwrap_or_default(),
-                source: self.source(&path),
-                name: path.join("."),
-            })
-            .collect()
+        let setting = |path: SettingPath| Setting {
+            value: layer::at(&all, &path).cloned().unwrap_or_default(),
+            source: self.source(&path),
+            name: path.join("."),
+        };
+        let mut settings: Vec<Setting> =
+            layer::walk(&all).into_iter().filter(is_value).map(setting).collect();
+        let (preset, source) = self.preset.clone().unwrap_or_else(|| (PRESET.to_owned(), Source::Default));
+        settings.push(Setting { name: preset_path().join("."), value: Value::from(preset), source });
+        settings.sort_by(|a, b| a.name.cmp(&b.name));
+        settings
     }
 
     /// Where the value of a setting came from.
@@ -141,7 +145,7 @@ impl LoadedConfig {
             return source;
         }
         match &self.preset {
-            Some(preset) if differs_by_preset(preset, path) => Source::Preset(preset.clone()),
+            Some((preset, _)) if differs_by_preset(preset, path) => Source::Preset(preset.clone()),
             _ => Source::Default,
         }
     }
@@ -180,7 +184,7 @@ fn tree(config: &MeshConfig) -> Value {
 
 fn known_settings() -> Value {
     let mut known = tree(&MeshConfig::default());
-    known["gossip"]["preset"] = Value::from("lan");
+    known["gossip"]["preset"] = Value::from(PRESET);
     known
 }
 
@@ -213,7 +217,7 @@ fn join(layers: Vec<Layer>) -> Result<LoadedConfig, ConfigError> {
                 Given::Typed(other) => other.to_string(),
             };
             match preset(&name) {
-                Some(base) => (base, Some(name)),
+                Some(base) => (base, Some((name, entry.source))),
                 None => {
                     let text = format!("({name:?}) must be one of \"lan\", \"wan\", \"local\"");
                     let setting = Some(preset_path().join("."));

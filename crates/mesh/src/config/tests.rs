@@ -123,6 +123,9 @@ fn a_preset_changes_defaults_and_single_settings_still_win() {
     assert_eq!(loaded.config.gossip.suspicion_max, Duration::from_secs(30));
     assert_eq!(loaded.source_of("gossip.probe_interval").to_string(), "preset wan");
     assert_eq!(loaded.source_of("gossip.push_flush"), Source::Default);
+    let listed =
+        loaded.settings().into_iter().find(|setting| setting.name == "gossip.preset").expect("listed");
+    assert!(listed.value == "wan" && listed.source.to_string().ends_with("mesh.toml:2"), "{listed:?}");
     insta::assert_snapshot!(problems(load("[gossip]\npreset = \"moon\"\n")), @r#"mesh.toml:2: gossip.preset ("moon") must be one of "lan", "wan", "local""#);
 }
 

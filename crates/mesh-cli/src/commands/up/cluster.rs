@@ -135,31 +135,31 @@ impl Cluster {
     /// Handles the next event; the end of a process is handed on.
     async fn next(&mut self) -> Option<Ended> {
         // The sender in `self` keeps the channel open.
-        let event = self.events.recv().await?;
-        let (index, change): (usize, Box<dyn FnOnce(&mut Running) + Send>) = match event {
-            ChildEvent::Listening { index, mesh, edge } => (
-                index,
-                Box::new(|running| {
+        match self.events.recv().await? {
+            ChildEvent::Listening { index, mesh, edge } => {
+                if let Some(running) = self.nodes.get_mut(index)?.as_mut() {
                     running.mesh = Some(mesh);
                     running.edge = Some(edge);
-                }),
-            ),
-            ChildEvent::Ready { index } => (index, Box::new(|running| running.ready = true)),
+                }
+                None
+            }
+            ChildEvent::Ready { index } => {
+                if let Some(running) = self.nodes.get_mut(index)?.as_mut() {
+                    running.ready = true;
+                }
+                None
+            }
             ChildEvent::Ended { index, status } => {
                 let running = self.nodes.get_mut(index)?.take()?;
                 let files = &self.files.nodes[index];
-                return Some(Ended {
+                Some(Ended {
                     name: files.name.clone(),
                     pid: running.node.pid,
                     status,
                     log: files.log.display().to_string(),
-                });
+                })
             }
-        };
-        if let Some(Some(running)) = self.nodes.get_mut(index) {
-            change(running);
         }
-        None
     }
 
     /// The next process that ends.

@@ -130,7 +130,7 @@ impl NodeFiles {
 }
 
 /// Makes a folder that its owner alone can look into.
-fn private_folder(path: &Path) -> Result<(), Failure> {
+pub(super) fn private_folder(path: &Path) -> Result<(), Failure> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

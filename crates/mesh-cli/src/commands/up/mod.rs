@@ -35,6 +35,7 @@ pub(super) async fn run(args: UpArgs) -> Result<ExitCode, Failure> {
     if let Err(error) = ClusterName::new(&args.cluster) {
         return Err(Failure::from_error(Exit::Usage, &error).next("choose another --cluster"));
     }
+    files::private_folder(&args.dir)?;
     let _lock = DirectoryLock::acquire(&args.dir).map_err(|error| {
         Failure::from_error(Exit::Failed, &error)
             .next("stop the other `mesh up`, or choose another folder with --dir")
