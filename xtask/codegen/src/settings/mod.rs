@@ -1,8 +1,8 @@
 //! The settings reference and its JSON Schema, from the comments of the settings structs.
 //!
 //! The structs are read as source, so that this needs no Mesh crate and no schema
-//! derive on their types. [`source`] finds the types, [`tree`] follows the fields
-//! from `MeshConfig` down, [`reference`] and [`schema`] write.
+//! derive on their types. `source` finds the types, `tree` follows the fields
+//! from `MeshConfig` down, `reference` and `schema` write.
 
 mod reference;
 mod schema;
