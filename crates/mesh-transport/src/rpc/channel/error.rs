@@ -44,6 +44,18 @@ pub enum ChannelError {
         #[source]
         source: Arc<BoxError>,
     },
+    /// The peer turned the request away without looking at it, as it does when it is
+    /// shutting down or has more streams than it takes.
+    #[error("{peer} did not take the request over {transport}")]
+    NotTaken {
+        /// Who was called.
+        peer: NodeId,
+        /// Over what.
+        transport: Transport,
+        /// What it said.
+        #[source]
+        source: Arc<BoxError>,
+    },
     /// The peer ended this request alone.
     #[error("{peer} reset the request over {transport}")]
     Reset {
@@ -87,7 +99,7 @@ impl ChannelError {
     pub fn is_unsent(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::ConnectTimeout { .. } => true,
-            Self::Malformed { .. } | Self::Overloaded { .. } => true,
+            Self::NotTaken { .. } | Self::Malformed { .. } | Self::Overloaded { .. } => true,
             Self::Lost { unsent, .. } => *unsent,
             Self::Reset { .. } | Self::DeadlineExceeded { .. } => false,
         }
@@ -108,7 +120,8 @@ impl From<ChannelError> for Status {
             }
             ChannelError::Connect { .. }
             | ChannelError::ConnectTimeout { .. }
-            | ChannelError::Lost { .. } => Status::unavailable(text),
+            | ChannelError::Lost { .. }
+            | ChannelError::NotTaken { .. } => Status::unavailable(text),
             ChannelError::Reset { .. } => Status::aborted(text),
             ChannelError::Malformed { .. } => Status::internal(text),
             ChannelError::Overloaded { .. } => Status::resource_exhausted(text),

@@ -44,6 +44,8 @@ impl Http2 {
         let io = NoticeAlert { io: connected.io, refused: refused.clone(), failed: None };
         let (requests, driver) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            // Until the server said how many it takes; more would be refused.
+            .initial_max_send_streams(1)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Duration::from_secs(5))
@@ -75,19 +77,17 @@ impl Http2 {
 
 fn failure(error: hyper::Error, untouched: bool) -> Failure {
     let h2 = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>());
-    let unsent = untouched
-        || h2.is_some_and(|h2| {
-            // The peer said of this stream that it did not look at it: refused, or above
-            // the last one that its GOAWAY will process.
-            h2.reason() == Some(h2::Reason::REFUSED_STREAM)
-                || (h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR))
-        });
-    let reset = h2.is_some_and(h2::Error::is_reset);
-    if unsent || !reset {
-        Failure::Lost { unsent, source: Box::new(error) }
-    } else {
-        Failure::Reset(Box::new(error))
+    // Refused: this server did not look at this stream. The connection is as good as before.
+    if h2.is_some_and(|h2| h2.reason() == Some(h2::Reason::REFUSED_STREAM)) {
+        return Failure::NotTaken(Box::new(error));
     }
+    // Above the last stream that the server's GOAWAY will process.
+    let left_out =
+        h2.is_some_and(|h2| h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR));
+    if !untouched && !left_out && h2.is_some_and(h2::Error::is_reset) {
+        return Failure::Reset(Box::new(error));
+    }
+    Failure::Lost { unsent: untouched || left_out, source: Box::new(error) }
 }
 
 /// Notices when the peer does not accept our certificate, which a client only learns

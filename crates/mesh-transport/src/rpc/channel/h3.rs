@@ -85,7 +85,7 @@ impl Drop for AbortOnDrop {
 fn failure(error: StreamError) -> Failure {
     match &error {
         StreamError::RemoteTerminate { code } if *code == Code::H3_REQUEST_REJECTED => {
-            Failure::Lost { unsent: true, source: Box::new(error) }
+            Failure::NotTaken(Box::new(error))
         }
         StreamError::ConnectionError(ended) if is_refusal(ended) => Failure::Refused(Box::new(error)),
         StreamError::ConnectionError(ConnectionError::Remote(

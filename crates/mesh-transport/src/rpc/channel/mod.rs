@@ -92,7 +92,12 @@ impl fmt::Debug for Channel {
 
 /// Why one attempt failed.
 enum Failure {
-    Lost { unsent: bool, source: BoxError },
+    /// The peer did not look at the request. The connection may be fine.
+    NotTaken(BoxError),
+    Lost {
+        unsent: bool,
+        source: BoxError,
+    },
     Reset(BoxError),
     Refused(BoxError),
     Malformed(BoxError),
@@ -192,7 +197,7 @@ impl Inner {
             };
             let error = self.judge(&live, failure);
             let may_repeat = error.is_unsent() || idempotent;
-            let lost = matches!(error, ChannelError::Lost { .. });
+            let lost = matches!(error, ChannelError::Lost { .. } | ChannelError::NotTaken { .. });
             if !lost || !may_repeat || attempts >= self.config.attempts_max || !upload.can_repeat() {
                 return Err(error);
             }
@@ -208,6 +213,7 @@ impl Inner {
                 live.retire();
                 ChannelError::Lost { peer, transport, unsent, source: Arc::new(source) }
             }
+            Failure::NotTaken(source) => ChannelError::NotTaken { peer, transport, source: Arc::new(source) },
             Failure::Reset(source) => ChannelError::Reset { peer, transport, source: Arc::new(source) },
             Failure::Refused(source) => {
                 live.retire();

@@ -170,3 +170,34 @@ pub(super) fn raw(path: &str, body: Body) -> http::Request<Body> {
     let request = http::Request::post(path);
     request.header("content-type", "application/grpc").header("te", "trailers").body(body).unwrap()
 }
+
+#[tokio::test]
+async fn a_response_cut_off_with_its_connection_never_looks_complete() {
+    for transport in BOTH {
+        let world = World::new(Setup::default()).await;
+        let messages = stream::iter([text("", 1)]).chain(stream::pending());
+        let mut answers = soon(world.over(transport).chat(messages)).await.unwrap();
+        assert_eq!(soon(answers.next()).await.unwrap().unwrap().number, 2);
+        world.server.identity().deny([super::harness::node("client")].into());
+        let end = soon(answers.next()).await;
+        assert!(matches!(end, Some(Err(_))), "{transport}: {end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_calls_than_streams_wait_their_turn() {
+    let mut setup = Setup::default();
+    setup.server.requests_per_connection_max = 4;
+    let world = World::new(setup).await;
+    for transport in BOTH {
+        let calls: Vec<_> = (0..200)
+            .map(|number| {
+                let mut client = world.over(transport);
+                tokio::spawn(async move { client.say(text("", number)).await })
+            })
+            .collect();
+        for (number, call) in (0..).zip(calls) {
+            assert_eq!(soon(call).await.unwrap().unwrap().into_inner().number, number, "{transport}");
+        }
+    }
+}
