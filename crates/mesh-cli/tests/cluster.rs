@@ -26,6 +26,10 @@ fn up_starts_a_cluster_notices_a_killed_node_and_stops_without_leaving_anything(
     let checks = sandbox.json(&["check", "-o", "json"]);
     assert!(checks["checks"].as_array().is_some_and(|checks| checks.len() == 12), "{checks}");
 
+    let mut watching = sandbox.spawn(&["peers", "list", "--watch", "-o", "jsonl", "--search", "node-3"]);
+    let snapshot = watching.event("snapshot");
+    assert_eq!(snapshot["items"][0]["node_id"], "node-3", "{snapshot}");
+
     let killed = up.pids["node-3"];
     support::kill(killed);
     let ended = up.event("ended");
@@ -36,6 +40,9 @@ fn up_starts_a_cluster_notices_a_killed_node_and_stops_without_leaving_anything(
     });
     let dead = up.event_where("member", |event| event["state"] == "dead");
     assert_eq!(dead["node_id"], "node-3");
+    watching.event_where("change", |event| event["change"] == "died" && event["peer"]["node_id"] == "node-3");
+    watching.interrupt();
+    assert_eq!(watching.wait(), Some(0), "{}", watching.errors());
     let checked = sandbox.mesh(&["check", "--only", "peers.alive"]);
     assert_eq!(checked.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&checked.stdout).contains("dead: node-3"), "{checked:?}");

@@ -8,7 +8,7 @@ use crate::{
     args::{ConnectionArgs, PeersCommand, PeersListArgs, PeersShowArgs},
     client::{Edge, encode},
     failure::{Exit, Failure},
-    output::{self, Column, Format, Listing, render_one, text_at},
+    output::{self, Column, Format, Listing, Written, render_one, text_at},
 };
 
 pub(super) const PATH: &str = "/control/v1/peers";
@@ -123,6 +123,16 @@ fn describe(peer: &Value) -> String {
 
 /// Prints every change, and comes back when the stream breaks, until Ctrl-C.
 async fn watch(edge: &Edge, args: &PeersListArgs) -> Result<ExitCode, Failure> {
+    tokio::select! {
+        followed = follow(edge, args) => followed.map(|()| ExitCode::SUCCESS),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::from_error(Exit::Failed, &error))
+        }
+    }
+}
+
+/// Ends when nobody reads any more.
+async fn follow(edge: &Edge, args: &PeersListArgs) -> Result<(), Failure> {
     let mut query = filters(args);
     query.push(("watch".to_owned(), String::new()));
     let mut last_event_id: Option<String> = None;
@@ -141,16 +151,14 @@ async fn watch(edge: &Edge, args: &PeersListArgs) -> Result<ExitCode, Failure> {
             }
         };
         let broken = loop {
-            tokio::select! {
-                interrupted = tokio::signal::ctrl_c() => {
-                    return interrupted.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::from_error(Exit::Failed, &error));
+            match stream.next().await {
+                Ok(Some(event)) if event.event != "end" => {
+                    if printer.event(&event.event, &event.data)? == Written::NobodyReads {
+                        return Ok(());
+                    }
                 }
-                event = stream.next() => match event {
-                    Ok(Some(event)) if event.event == "end" => break "the node ended the stream".to_owned(),
-                    Ok(Some(event)) => printer.event(&event.event, &event.data)?,
-                    Ok(None) => break "the node ended the stream".to_owned(),
-                    Err(failure) => break failure.message,
-                },
+                Ok(_) => break "the node ended the stream".to_owned(),
+                Err(failure) => break failure.message,
             }
         };
         last_event_id = stream.last_event_id().map(str::to_owned).or(last_event_id);
@@ -173,12 +181,12 @@ struct WatchPrinter {
 }
 
 impl WatchPrinter {
-    fn event(&mut self, name: &str, data: &str) -> Result<(), Failure> {
+    fn event(&mut self, name: &str, data: &str) -> Result<Written, Failure> {
         let data: Value = serde_json::from_str(data).map_err(|error| {
             Failure::from_error(Exit::Failed, &error)
                 .while_doing(format!("the data of event {name:?} is not JSON"))
         })?;
-        output::print(&self.render(name, &data))
+        output::write(&self.render(name, &data))
     }
 
     fn render(&mut self, name: &str, data: &Value) -> String {

@@ -73,20 +73,37 @@ pub fn render_one(item: &Value, format: Format, name_key: &str, human: impl FnOn
     }
 }
 
-/// Writes data to standard output.
-///
-/// A reader that went away, as in `mesh peers list | head -1`, is no failure.
+/// Whether somebody still reads standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It was written.
+    Yes,
+    /// The reader went away, as in `mesh peers list --watch | head -1`.
+    NobodyReads,
+}
+
+/// Writes data to standard output. A reader that went away is no failure.
 ///
 /// # Errors
 ///
 /// Standard output can't be written for another reason.
 pub fn print(text: &str) -> Result<(), Failure> {
+    write(text).map(|_| ())
+}
+
+/// As [`print`], for those who go on only while somebody reads.
+///
+/// # Errors
+///
+/// As [`print`].
+pub fn write(text: &str) -> Result<Written, Failure> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(Written::Yes),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Written::NobodyReads),
+        Err(error) => {
             Err(Failure::from_error(Exit::Failed, &error).while_doing("cannot write to standard output"))
         }
-        _ => Ok(()),
     }
 }
 

@@ -156,6 +156,12 @@ fn find_source(sources: &BTreeMap<SettingPath, Source>, path: &[String]) -> Opti
     (1..=path.len()).rev().find_map(|length| sources.get(&path[..length])).cloned()
 }
 
+/// For a rule about several settings: the first that was set in the section of `path`.
+fn source_within(sources: &BTreeMap<SettingPath, Source>, path: &[String]) -> Option<Source> {
+    let (_, section) = path.split_last().filter(|(_, section)| section.len() > 1)?;
+    sources.iter().find(|(set, _)| set.starts_with(section)).map(|(_, source)| source.clone())
+}
+
 /// `gossip.preset` is no setting of the gossip section itself: it picks the
 /// defaults that the others start from.
 fn preset_path() -> SettingPath {
@@ -257,7 +263,7 @@ fn join(layers: Vec<Layer>) -> Result<LoadedConfig, ConfigError> {
     for broken in config.problems() {
         let path: SettingPath = broken.setting.split('.').map(str::to_owned).collect();
         problems.push(ConfigProblem {
-            source: find_source(&sources, &path),
+            source: find_source(&sources, &path).or_else(|| source_within(&sources, &path)),
             text: format!("({}) {}", broken.value, broken.rule),
             setting: Some(broken.setting),
         });

@@ -117,6 +117,12 @@ fn a_value_where_a_section_belongs_is_named() {
 }
 
 #[test]
+fn a_rule_about_several_settings_names_the_line_of_one_of_them() {
+    let text = problems(load("[transport.tls]\nkey = \"node.key\"\n"));
+    assert!(text.starts_with("mesh.toml:2: transport.tls."), "{text}");
+}
+
+#[test]
 fn a_preset_changes_defaults_and_single_settings_still_win() {
     let loaded = load("[gossip]\npreset = \"wan\"\nsuspicion_max = \"30s\"\n").expect("nothing wrong");
     assert_eq!(loaded.config.gossip.probe_interval, GossipConfig::wan().probe_interval);

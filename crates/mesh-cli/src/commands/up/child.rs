@@ -58,10 +58,8 @@ impl Node {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(files.open_log()?).kill_on_drop(true);
         // Settings that are meant for one node must not reach all of them.
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("MESH_") && name.to_string_lossy().contains("__") {
-                command.env_remove(name);
-            }
+        for name in settings_in_environment() {
+            command.env_remove(name);
         }
         // Ctrl-C reaches the whole group of a terminal; the children have one of their own, so
         // that this process decides how they stop.
@@ -83,6 +81,12 @@ impl Node {
     pub(super) fn kill(&self) {
         let _ = self.orders.try_send(Order::Kill);
     }
+}
+
+/// The variables that would be settings of a node.
+pub(super) fn settings_in_environment() -> Vec<String> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| name.starts_with("MESH_") && name.contains("__")).collect()
 }
 
 /// Reports what a child says and how it ends; stops it when told to, or when nobody holds its [`Node`] any more.

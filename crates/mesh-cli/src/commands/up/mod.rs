@@ -41,6 +41,10 @@ pub(super) async fn run(args: UpArgs) -> Result<ExitCode, Failure> {
             .next("stop the other `mesh up`, or choose another folder with --dir")
     })?;
     output::message(NOTICE);
+    let ignored = child::settings_in_environment();
+    if !ignored.is_empty() {
+        output::message(format_args!("mesh: not used here, give --set instead: {}", ignored.join(", ")));
+    }
     let files = ClusterFiles::create(&args)?;
     let mut stop = StopSignals::new()?;
     let mut cluster = Cluster::new(files);
