@@ -24,8 +24,14 @@ use crate::{
 
 /// How long a link that nobody wants stays open.
 const LINGER: Duration = Duration::from_secs(12);
-/// Links that this node is opening at one time.
-const DIALS_MAX: usize = 6;
+/// Links that this node is opening at one time. Few: when a whole cluster starts at once, handshakes
+/// compete for processors, and more at a time only makes each of them late.
+const DIALS_MAX: usize = 3;
+/// After a dial that got no answer, the first wait before the next; it doubles each time.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// Silent dials in a row that are evidence even against a peer whom we never met.
+const SILENCES_MAX: u32 = 4;
 /// A dial that got no outcome for this long is forgotten: the carrier broke its contract.
 const DIAL_FORGOTTEN: Duration = Duration::from_secs(10);
 
@@ -54,6 +60,10 @@ pub(super) struct Links {
     dials: BTreeMap<LinkTarget, Instant>,
     /// Dials that wait for a place.
     waiting: BTreeSet<LinkTarget>,
+    /// Peers with whom there was a link in their present run, as far as known.
+    met: BTreeSet<NodeId>,
+    /// Dials without answer in a row, and when the next makes sense.
+    silent: BTreeMap<NodeId, (u32, Instant)>,
 }
 
 impl Links {
@@ -75,6 +85,26 @@ impl Links {
 
     pub(super) fn peers(&self) -> impl Iterator<Item = &NodeId> {
         self.up.keys()
+    }
+
+    /// Whether there was a link to this peer: only then is its silence evidence.
+    pub(super) fn met(&self, peer: &NodeId) -> bool {
+        self.met.contains(peer)
+    }
+
+    /// Forgets what was learned by dialling a peer that is gone or new.
+    pub(super) fn forget(&mut self, peer: &NodeId) {
+        self.met.remove(peer);
+        self.silent.remove(peer);
+    }
+
+    /// Notes a dial without answer; returns how many there were in a row.
+    fn note_silence(&mut self, now: Instant, peer: &NodeId, jitter: f64) -> u32 {
+        let (count, next) = self.silent.entry(peer.clone()).or_insert((0, now));
+        *count += 1;
+        let wait = BACKOFF_MIN.saturating_mul(1 << (*count - 1).min(8)).min(BACKOFF_MAX);
+        *next = now + wait.mul_f64(0.5 + jitter);
+        *count
     }
 
     fn is_dialing(&self, target: &LinkTarget) -> bool {
@@ -136,8 +166,9 @@ impl Gossip {
 
     /// Dials the subjects that have no link yet. Observers dial us.
     pub(super) fn open_wanted_links(&mut self, now: Instant) {
+        let rested = |s: &NodeId| self.links.silent.get(s).is_none_or(|(_, next)| *next <= now);
         let missing: Vec<NodeId> =
-            self.overlay.subjects.iter().filter(|s| !self.links.is_up(s)).cloned().collect();
+            self.overlay.subjects.iter().filter(|s| !self.links.is_up(s) && rested(s)).cloned().collect();
         for subject in missing {
             if let Some(target) = self.target_of(&subject) {
                 self.dial(now, target);
@@ -181,6 +212,8 @@ impl Gossip {
             self.effects.push_back(Effect::Disconnect(peer));
             return;
         }
+        self.links.silent.remove(&peer);
+        self.links.met.insert(peer.clone());
         let known = self.links.up.get(&peer).map(|l| l.path);
         let messages = f64::from(self.config.messages_per_second_max);
         let link = self.links.up.entry(peer.clone()).or_insert_with(|| Link {
@@ -243,10 +276,15 @@ impl Gossip {
 
     fn connect_failed(&mut self, now: Instant, target: &LinkTarget, error: &ConnectError) {
         self.dial_ended(now, |t| t == target);
-        if let Some(peer) = &target.node_id {
-            self.probe_connect_failed(now, peer, matches!(error, ConnectError::Refused));
-            self.candidate_failed(peer);
+        let Some(peer) = &target.node_id else { return };
+        let refused = matches!(error, ConnectError::Refused);
+        let jitter = self.rng.f64();
+        let silences = self.links.note_silence(now, peer, jitter);
+        // A first connection that takes too long says more about a busy start than about the peer.
+        if refused || self.links.met(peer) || silences >= SILENCES_MAX {
+            self.probe_connect_failed(now, peer, refused);
         }
+        self.candidate_failed(peer);
     }
 
     /// Keeps the set of links close to what the overlay wants.
