@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ::h3::{ConnectionState as _, error::ConnectionError};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Response, request::Parts};
@@ -192,10 +193,19 @@ impl KeepH3 {
     async fn run(self, mut driver: Box<h3::Driver>, owner: Weak<Inner>, serial: u64, age_max: Duration) {
         let mut silent = pin!(self.silent().fuse());
         let mut old = pin!(tokio::time::sleep(age_max));
-        let mut blocked = false;
+        let (mut blocked, mut leaving) = (false, false);
         loop {
             tokio::select! {
-                error = poll_fn(|cx| driver.poll_close(cx)) => {
+                progress = poll_fn(|cx| poll_progress(&mut driver, leaving, cx)) => {
+                    let Progress::Ended(error) = progress else {
+                        // Once the requests at work are done, nobody holds the
+                        // connection any more, and it closes.
+                        leaving = true;
+                        if let Some(channel) = owner.upgrade() {
+                            channel.on_ended(serial, false);
+                        }
+                        continue;
+                    };
                     if let Some(channel) = owner.upgrade() {
                         tracing::debug!(peer_id = %channel.target.node_id, %error, "HTTP/3 connection ended");
                         channel.on_ended(serial, blocked || h3::is_timeout(&error));
@@ -274,6 +284,22 @@ impl KeepH3 {
             let _ = stream.write(&[RESERVED_STREAM_TYPE]).now_or_never();
             let _ = stream.finish();
         }
+    }
+}
+
+/// What happens to an HTTP/3 connection.
+enum Progress {
+    Ended(ConnectionError),
+    /// The peer takes no more requests (GOAWAY).
+    GoingAway,
+}
+
+/// Drives the connection. Tells of a GOAWAY unless that is `known`; h3 keeps it to itself.
+fn poll_progress(driver: &mut h3::Driver, known: bool, cx: &mut Context<'_>) -> Poll<Progress> {
+    match driver.poll_close(cx) {
+        Poll::Ready(error) => Poll::Ready(Progress::Ended(error)),
+        Poll::Pending if !known && driver.is_closing() => Poll::Ready(Progress::GoingAway),
+        Poll::Pending => Poll::Pending,
     }
 }
 

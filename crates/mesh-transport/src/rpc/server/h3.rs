@@ -82,7 +82,7 @@ where
                 }
                 let now = tokio::time::Instant::now();
                 deadline.as_mut().reset(now + shared.config.drain_timeout);
-                idle.as_mut().reset(now + grace(&connection));
+                idle.as_mut().reset(now + GRACE);
                 continue;
             }
             () = &mut deadline, if is_stopping => return Ok(()),
@@ -92,7 +92,7 @@ where
                 if at_work.receiver_count() == 0 {
                     return Ok(());
                 }
-                idle.as_mut().reset(tokio::time::Instant::now() + grace(&connection));
+                idle.as_mut().reset(tokio::time::Instant::now() + GRACE);
                 continue;
             }
         };
@@ -112,10 +112,10 @@ pub(super) fn turn_away(connection: &QuicConnection) {
     connection.connection().close(code, b"shutting down");
 }
 
-/// How long a connection without requests is kept after its GOAWAY.
-fn grace(connection: &quinn::Connection) -> Duration {
-    (3 * connection.rtt()).clamp(Duration::from_millis(20), Duration::from_millis(500))
-}
+/// How long a connection without requests is kept after its GOAWAY. Our channels close it
+/// themselves as soon as they are done, and know by then that they have to; closing it
+/// under a request that is on its way would leave the peer in doubt.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Closes the connection however serving it ends. h3 closes it as well, but only
 /// after a successful start.

@@ -146,8 +146,10 @@ async fn a_deadline_ends_the_call_at_both_ends() {
     let mut world = World::new(Setup::default()).await;
     for transport in BOTH {
         let mut client = world.over(transport);
+        // So that the handler begins well before the deadline.
+        soon(client.say(text("", 0))).await.unwrap();
         let mut request = text("", 1).into_request();
-        request.set_timeout(Duration::from_millis(50));
+        request.set_timeout(Duration::from_millis(300));
         let status = soon(client.wait(request)).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{transport}: {status:?}");
         assert_eq!(world.saw().await, Seen::Waiting);
