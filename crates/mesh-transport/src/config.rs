@@ -126,13 +126,17 @@ pub struct Http3Config {
     serde(deny_unknown_fields, default)
 )]
 pub struct LinksConfig {
-    /// Longest time from asking for a link to its outcome. Default: 1s.
+    /// Longest time from asking for a link to its outcome. Default: 2s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub connect_timeout: Duration,
-    /// How long QUIC stays silent before the link is tried over HTTP/2; also how long a refused TCP
-    /// connection waits for QUIC to prove it wrong. Default: 100ms.
+    /// How long QUIC stays silent before the link is tried over HTTP/2. Short ones make a busy start
+    /// pay for two handshakes. Default: 400ms.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub head_start: Duration,
+    /// How long QUIC has to prove a refused TCP connection wrong, and a link that is checked has to
+    /// answer before a fresh connection is tried. Default: 100ms.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub refusal_grace: Duration,
     /// A link over which nothing came for this long is down. Default: 30s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub idle_timeout: Duration,
@@ -207,8 +211,9 @@ impl Default for Http3Config {
 impl Default for LinksConfig {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(1),
-            head_start: Duration::from_millis(100),
+            connect_timeout: Duration::from_secs(2),
+            head_start: Duration::from_millis(400),
+            refusal_grace: Duration::from_millis(100),
             idle_timeout: Duration::from_secs(30),
             quic_retry_min: Duration::from_secs(1),
             quic_retry_max: Duration::from_secs(300),
@@ -260,7 +265,8 @@ impl Settings for TransportConfig {
         check.time("http3.head_start", http3.head_start, MS(1), MS(10_000));
         check.number("http3.socket_buffer_bytes", http3.socket_buffer_bytes, 64 * 1024, 256 * 1024 * 1024);
         check.time("links.connect_timeout", links.connect_timeout, MS(50), MS(60_000));
-        check.time("links.head_start", links.head_start, MS(1), links.connect_timeout / 2);
+        check.time("links.head_start", links.head_start, MS(1), links.connect_timeout);
+        check.time("links.refusal_grace", links.refusal_grace, MS(1), links.connect_timeout / 2);
         check.time("links.idle_timeout", links.idle_timeout, MS(1_000), MS(600_000));
         check.time("links.quic_retry_min", links.quic_retry_min, MS(10), links.quic_retry_max);
         check.time("links.quic_retry_max", links.quic_retry_max, links.quic_retry_min, MS(3_600_000));

@@ -124,7 +124,7 @@ async fn check(
     target: &LinkTarget,
     link: Arc<Link>,
 ) -> Result<Arc<Link>, TransportError> {
-    let silent_until = Instant::now() + inner.config.head_start;
+    let silent_until = Instant::now() + inner.config.refusal_grace;
     let (hurry, id) = (Notify::new(), link.id);
     let fallback = async {
         tokio::select! {
@@ -236,17 +236,17 @@ async fn over_tcp(
     hurry: &Notify,
 ) -> Result<Arc<Link>, TransportError> {
     let LinkTarget { node_id, address } = target;
-    let head_start = inner.config.head_start;
+    let (head_start, grace) = (inner.config.head_start, inner.config.refusal_grace);
     let begin = Instant::now();
     let mut hurried = false;
     tokio::select! {
-        () = sleep(head_start / 4) => {}
+        () = sleep(grace / 4) => {}
         () = hurry.notified() => hurried = true,
     }
     let socket = match inner.endpoint.open_tcp(*address).await {
         Err(error @ TransportError::Refused { .. }) if !hurried => {
             tokio::select! {
-                () = sleep(head_start) => {}
+                () = sleep(grace) => {}
                 () = hurry.notified() => {}
             }
             return Err(error);
