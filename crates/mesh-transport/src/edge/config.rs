@@ -28,9 +28,9 @@ pub struct EdgeConfig {
     pub origins: Vec<String>,
     /// Connections at once; further ones are closed. Default: 1024.
     pub connections_max: usize,
-    /// TLS handshakes at once; further ones are closed. Default: 256.
+    /// TLS handshakes at once; beyond that the oldest one of the busiest address gives way. Default: 256.
     pub handshakes_max: usize,
-    /// TLS handshakes at once from one address, a quarter of the above being plenty. Default: 64.
+    /// TLS handshakes at once from one address; beyond that its oldest one gives way. Default: 64.
     pub handshakes_per_address_max: usize,
     /// Longest TLS handshake. Default: 5s.
     #[serde(with = "humantime_serde")]

@@ -33,6 +33,7 @@ use crate::{
 
 use super::{
     EdgeConfig, EdgeMetrics,
+    handshakes::Handshakes,
     metrics::Refused,
     watched::{GuardedBody, InFlight, WriteTimeout},
 };
@@ -157,7 +158,7 @@ impl EdgeServer {
             router,
             metrics,
             stopped,
-            handshakes: Mutex::default(),
+            handshakes: Handshakes::new(config.handshakes_max, config.handshakes_per_address_max),
             logged: Mutex::default(),
         });
         tracing::info!(%local_addr, "edge port open");
@@ -196,8 +197,7 @@ struct Port {
     router: Router,
     metrics: EdgeMetrics,
     stopped: watch::Receiver<bool>,
-    /// Handshakes under way by source.
-    handshakes: Mutex<BTreeMap<IpAddr, usize>>,
+    handshakes: Handshakes,
     /// When a refusal of a source was last logged.
     logged: Mutex<BTreeMap<IpAddr, Instant>>,
 }
@@ -247,14 +247,18 @@ impl Port {
         stream: TcpStream,
         remote: SocketAddr,
     ) -> Option<(TlsStream<TcpStream>, Arc<PeerIdentity>, HttpVersion)> {
-        let Some(_slot) = self.handshake_slot(remote.ip()) else {
-            self.refuse(remote, Refused::Handshakes, &"too many handshakes are under way");
-            return None;
-        };
+        let mut slot = self.handshakes.enter(remote.ip());
         // Small answers go out at once; without it each waits for the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let acceptor = TlsAcceptor::from((self.tls.server_config)());
-        let stream = match timeout(self.config.handshake_timeout, acceptor.accept(stream)).await {
+        let accepted = tokio::select! {
+            accepted = timeout(self.config.handshake_timeout, acceptor.accept(stream)) => accepted,
+            () = slot.displaced() => {
+                self.refuse(remote, Refused::Handshakes, &"too many handshakes are under way; the oldest gave way");
+                return None;
+            }
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.refuse(remote, Refused::Tls, &error);
@@ -378,25 +382,6 @@ impl Port {
             .keep_alive_interval(self.config.idle_timeout / 4)
             .keep_alive_timeout(self.config.header_timeout);
         builder
-    }
-
-    fn handshake_slot(&self, source: IpAddr) -> Option<impl Drop + '_> {
-        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = handshakes.values().sum();
-        let own = handshakes.get(&source).copied().unwrap_or(0);
-        if total >= self.config.handshakes_max || own >= self.config.handshakes_per_address_max {
-            return None;
-        }
-        handshakes.insert(source, own + 1);
-        Some(OnDrop(move || {
-            let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = handshakes.get_mut(&source) {
-                *count -= 1;
-                if *count == 0 {
-                    handshakes.remove(&source);
-                }
-            }
-        }))
     }
 
     /// Counts a refusal, and logs it at most once a second for each source.

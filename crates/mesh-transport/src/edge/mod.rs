@@ -18,6 +18,7 @@ mod config;
 mod cors;
 mod etag;
 mod filter;
+mod handshakes;
 mod health;
 mod hub;
 mod json;
