@@ -1,4 +1,5 @@
 //! Stories that span crates, most of them in the simulator.
 
 mod gossip;
+mod processes;
 mod toy;

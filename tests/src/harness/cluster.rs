@@ -23,6 +23,7 @@ use super::{
     disk::SmallDisk,
     lab::{Lab, Namespace},
     operator::{Operator, Page},
+    poll::poll,
     process::Process,
 };
 
@@ -342,14 +343,24 @@ impl Cluster {
         self.signal(name, Signal::HUP)
     }
 
-    /// Writes a list that revokes the certificates of these nodes and of no other.
+    /// Writes a list that revokes the certificates of these nodes and of no other. The nodes read
+    /// it when they [`reload`](Self::reload), or notice by themselves some time later.
     ///
     /// # Errors
     ///
     /// It can't be written.
     pub fn revoke(&self, names: &[&str]) -> Result<()> {
         let leaves = names.iter().map(|name| Ok(&self.node(name)?.leaf)).collect::<Result<Vec<_>>>()?;
-        self.authority.write_revocations(&leaves, &self.revocation_list())
+        self.revoke_leaves(&leaves)
+    }
+
+    /// Writes a list that revokes these certificates and no other.
+    ///
+    /// # Errors
+    ///
+    /// It can't be written.
+    pub fn revoke_leaves(&self, leaves: &[&DevLeaf]) -> Result<()> {
+        self.authority.write_revocations(leaves, &self.revocation_list())
     }
 
     /// A page of a running node's control API.
@@ -374,20 +385,14 @@ impl Cluster {
         what: &str,
         says: impl Fn(&Page) -> bool,
     ) -> Result<Page> {
-        let started = SystemClock.now();
-        loop {
+        let mut last = None;
+        let waited = poll(PATIENCE, &format!("{path} of {name} says that {what}"), || {
             let page = self.page(name, path)?;
-            if says(&page) {
-                return Ok(page);
-            }
-            let Page { status, body } = page;
-            ensure!(
-                SystemClock.now().since(started) < PATIENCE,
-                "{path} of {name} did not come to say that {what}; last it was {status} {body}"
-            );
-            // There is no event for a page, so it is asked for again a little later.
-            self.board.never(Duration::from_millis(50), "time stops", |_| false)?;
-        }
+            let found = says(&page).then(|| page.clone());
+            last = Some(page);
+            Ok(found)
+        });
+        waited.with_context(|| format!("the last page was {last:?}"))
     }
 
     /// Lets all nodes leave, checks that each ended well and none has panicked, and drops the files.

@@ -21,8 +21,10 @@ mod cluster;
 mod disk;
 mod lab;
 mod operator;
+mod poll;
 mod prerequisite;
 mod process;
+mod stranger;
 
 pub use artifacts::Folder;
 pub use binary::mesh_binary;
@@ -32,4 +34,6 @@ pub use cluster::{CLUSTER, Cluster, Plan, TRUST_DOMAIN};
 pub use disk::SmallDisk;
 pub use lab::{Lab, Namespace, Port};
 pub use operator::{Operator, Page};
+pub use poll::poll;
 pub use prerequisite::{Missing, Need, check, skip};
+pub use stranger::{Knock, knock};
