@@ -172,7 +172,7 @@ impl Cluster {
         // Looking at the sizes first spares the comparison of a million records.
         let short = live.iter().find(|h| self.world.core(**h).is_none_or(|c| c.status().alive != live.len()));
         short.map_or_else(
-            || invariants::difference(&self.world, &live),
+            || invariants::difference(&self.world, &live).map(|d| d.text),
             |h| Some(format!("{h:?} has no full view")),
         )
     }

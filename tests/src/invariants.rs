@@ -183,58 +183,67 @@ impl Watch<Gossips> for MembershipWatch {
     }
 }
 
-/// Why the views of these nodes are not full and equal yet; `None` if they are.
+/// In what views are not full and equal yet.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// In words, with what everybody holds of the member that it is about.
+    pub text: String,
+    /// Somebody changed its metadata, and not everybody knows yet: news, and no fault by itself.
+    pub is_news: bool,
+}
+
+/// How the views of these nodes differ from the truth; `None` if they are full and equal.
 ///
 /// Full means: every one of them is alive in every view, in its present run and with its
 /// present metadata, nobody else is live, and each is ready and not isolated.
-pub fn difference<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId]) -> Option<String> {
-    let (text, about) = find_difference(world, live)?;
-    Some(about.map_or_else(
-        || text.clone(),
-        |about| format!("{text}; of {about} hold{}", opinions(world, live, &about)),
-    ))
-}
-
-fn find_difference<W: Watch<Gossips>>(
-    world: &World<Gossips, W>,
-    live: &[HostId],
-) -> Option<(String, Option<NodeId>)> {
+pub fn difference<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId]) -> Option<Difference> {
     let cores: Vec<(HostId, &Gossip)> = live.iter().filter_map(|h| Some((*h, world.core(*h)?))).collect();
     let truth: BTreeMap<NodeId, Arc<Member>> =
         cores.iter().map(|(_, core)| (core.local().node_id.clone(), core.local())).collect();
+    let differs = |text: String, about: Option<&NodeId>, is_news| {
+        let opinions = about.map_or_else(String::new, |about| opinions(world, live, about));
+        Some(Difference { text: text + &opinions, is_news })
+    };
+    let mut news = None;
     for (host, core) in &cores {
         let status = core.status();
         if !status.ready || status.isolated {
-            return Some((
-                format!("{host:?} is {}", if status.isolated { "isolated" } else { "not ready" }),
-                None,
-            ));
+            let what = if status.isolated { "isolated" } else { "not ready" };
+            return differs(format!("{host:?} is {what}"), None, false);
         }
         let held: BTreeMap<NodeId, Arc<Member>> =
             core.members().filter(|m| m.state.is_live()).map(|m| (m.node_id.clone(), m)).collect();
         for (node_id, member) in &held {
             let problem = match truth.get(node_id) {
-                None => "holds somebody to be live who is gone",
+                None => "holds to be live who is gone",
                 Some(real) if member.instance != real.instance => "knows an old run",
-                Some(_) if member.state != MemberState::Alive => "suspects somebody",
-                Some(real) if member.metadata != real.metadata => "has old metadata",
-                Some(real) if member.metadata_version != real.metadata_version => {
-                    "has an old metadata version"
+                Some(_) if member.state != MemberState::Alive => "suspects",
+                Some(real) => {
+                    let equal =
+                        member.metadata_version == real.metadata_version && member.metadata == real.metadata;
+                    if !equal {
+                        news.get_or_insert((*host, node_id.clone()));
+                    }
+                    continue;
                 }
-                Some(_) => continue,
             };
-            return Some((format!("{host:?} {problem}"), Some(node_id.clone())));
+            return differs(format!("{host:?} {problem}: {node_id}"), Some(node_id), false);
         }
         if let Some(missing) = truth.keys().find(|n| !held.contains_key(*n)) {
             let count = truth.len() - held.len();
-            return Some((format!("{host:?} lacks {count} of {}", truth.len()), Some(missing.clone())));
+            return differs(
+                format!("{host:?} lacks {count} of {}: {missing}", truth.len()),
+                Some(missing),
+                false,
+            );
         }
     }
-    None
+    let (host, about) = news?;
+    differs(format!("{host:?} has old metadata of {about}"), Some(&about), true)
 }
 
-/// What each of these nodes holds of one member, for the report of a failure.
-pub fn opinions<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId], about: &NodeId) -> String {
+/// What each of these nodes holds of one member.
+fn opinions<W: Watch<Gossips>>(world: &World<Gossips, W>, live: &[HostId], about: &NodeId) -> String {
     let one = |host: &HostId| {
         let held = world.core(*host)?.member(about);
         let held = held.map_or_else(

@@ -164,8 +164,24 @@ impl Options {
                 options.faults.push(Fault { at_ms, for_ms, kind });
             }
         }
+        if rng.u8(..8) == 0 {
+            options.restart_in_turn(&mut rng);
+        }
         options.faults.sort_by_key(|fault| fault.at_ms);
         options
+    }
+
+    /// A rolling restart: node after node leaves and comes back, quickly or with some overlap.
+    fn restart_in_turn(&mut self, rng: &mut fastrand::Rng) {
+        let (down_ms, every_ms) = (rng.u64(20..4_000), rng.u64(20..4_000));
+        let mut at_ms = rng.u64(3_000..self.safety_ms);
+        for host in 0..self.nodes {
+            let back = if rng.u8(..4) == 0 { Back::Wiped } else { Back::Same };
+            if at_ms < self.safety_ms {
+                self.faults.push(Fault { at_ms, for_ms: down_ms, kind: FaultKind::Leave { host, back } });
+            }
+            at_ms += every_ms;
+        }
     }
 
     /// The seed and all options as TOML, the format of a regression.

@@ -8,7 +8,7 @@ use mesh_gossip::{Command, Gossip, Input};
 
 use crate::{
     CarrierHabits, Counts, DiskHealth, Gossips, HostId, Network, Options, Trace, Violation, World, cluster,
-    invariants::{self, MembershipWatch},
+    invariants::{self, Difference, MembershipWatch},
     options::{Back, Fault, FaultKind, SEED_HOSTS},
 };
 
@@ -372,14 +372,14 @@ impl<'a> Run<'a> {
             let Some(difference) = self.difference() else { return Ok(waited) };
             if waited >= self.options.heal() {
                 let rule = "the cluster heals in time";
-                return Err(Violation { at: self.world.now(), host: None, rule, detail: difference });
+                return Err(Violation { at: self.world.now(), host: None, rule, detail: difference.text });
             }
         }
     }
 
-    fn difference(&self) -> Option<String> {
+    fn difference(&self) -> Option<Difference> {
         if let Some(host) = self.leaving.first() {
-            return Some(format!("{host:?} has not left yet"));
+            return Some(Difference { text: format!("{host:?} has not left yet"), is_news: false });
         }
         invariants::difference(&self.world, &self.live())
     }
@@ -391,7 +391,7 @@ impl<'a> Run<'a> {
         self.run_to(self.world.now() + SETTLE)?;
         self.world.watch.expect_calm();
         let late_timers = self.late_timers();
-        let mut news: Option<(Instant, HostId, Bytes)> = None;
+        let (mut news, mut news_since): (Option<(HostId, Bytes)>, Option<Instant>) = (None, None);
         for look in 0..(interval * 6).as_millis() / LOOK.as_millis() {
             self.run_to(self.world.now() + LOOK)?;
             if self.is_over() {
@@ -399,9 +399,11 @@ impl<'a> Run<'a> {
             }
             invariants::everybody_is_probed(&self.world, &live, interval)?;
             invariants::events_match_views(&self.world, &live)?;
-            // A change that is on its way is no difference yet.
-            let spreading = news.as_ref().is_some_and(|(at, ..)| self.world.now().since(*at) < SPREAD);
-            if let Some(detail) = self.difference().filter(|_| !spreading) {
+            let difference = self.difference();
+            news_since =
+                difference.as_ref().filter(|d| d.is_news).map(|_| news_since.unwrap_or(self.world.now()));
+            let spreading = news_since.is_some_and(|since| self.world.now().since(since) < SPREAD);
+            if let Some(Difference { text: detail, .. }) = difference.filter(|_| !spreading) {
                 return Err(Violation {
                     at: self.world.now(),
                     host: None,
@@ -419,7 +421,7 @@ impl<'a> Run<'a> {
                 news = self.spread_news(&live);
             }
         }
-        let Some((_, from, payload)) = news else { return Ok(()) };
+        let Some((from, payload)) = news else { return Ok(()) };
         let deaf = live
             .iter()
             .find(|h| **h != from && !self.world.watch.heard(**h, self.world.node_id(from), &payload));
@@ -438,12 +440,12 @@ impl<'a> Run<'a> {
         self.options.hosts().filter_map(|h| self.world.core(h)).map(|c| c.counters().late_timers).sum()
     }
 
-    fn spread_news(&mut self, live: &[HostId]) -> Option<(Instant, HostId, Bytes)> {
+    fn spread_news(&mut self, live: &[HostId]) -> Option<(HostId, Bytes)> {
         let from = self.rng.choice(live).copied()?;
         let payload = self.payload(100);
         self.world.command(from, Input::Command(Command::Broadcast(payload.clone())));
         let set = Command::SetMetadata { key: "calm".into(), value: Some(self.filler(40)) };
         self.world.command(from, Input::Command(set));
-        Some((self.world.now(), from, payload))
+        Some((from, payload))
     }
 }

@@ -514,8 +514,13 @@ impl<P: Program, W: Watch<P>> World<P, W> {
     fn after_feeding(&mut self, host: HostId, mut feeds: VecDeque<Feed<InputOf<P>>>) {
         let mut first = feeds.pop_front();
         for round in 0.. {
-            if round > 256 {
-                self.fail(host, "work is bounded", "256 rounds of effects and answers at one moment".into());
+            let limit = self.limits.effects_per_step;
+            if round > limit {
+                self.fail(
+                    host,
+                    "work is bounded",
+                    format!("{limit} rounds of effects and answers at one moment"),
+                );
                 return;
             }
             if !self.feed_once(host, first.take(), &mut feeds) {

@@ -7,6 +7,7 @@ use mesh_core::{Health, Incarnation, InstanceId, Instant, MemberState, NodeId, P
 use super::{Gossip, members};
 use crate::{
     event::{Command, Effect, Event},
+    planted::PlantedBug,
     wire::{CommandError, Entry, KEY_BYTES_MAX, MetadataDelta, Packet, Update, Word},
 };
 
@@ -91,6 +92,10 @@ impl Gossip {
             return;
         }
         let ours = word.instance == self.local.instance();
+        let silent = if ours { PlantedBug::NeverRefute } else { PlantedBug::NeverSupersede };
+        if self.has_bug(silent) {
+            return;
+        }
         if ours && word.state == MemberState::Alive && word.incarnation == held {
             return;
         }

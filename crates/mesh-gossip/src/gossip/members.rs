@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::Gossip;
 use crate::{
     event::Event,
+    planted::PlantedBug,
     table::Record,
     wire::{Descriptor, Entry, MetadataDelta, Packet, Update, Word, state_to_wire},
 };
@@ -116,13 +117,14 @@ impl Gossip {
     fn take_word_of_known(&mut self, now: Instant, from: &NodeId, word: Word, source: Source) {
         let Some(record) = self.table.get(&word.node_id) else { return };
         let held = record.member.clone();
-        let newer = word.incarnation > held.incarnation;
+        let backwards = word.incarnation < held.incarnation && self.has_bug(PlantedBug::AcceptOldIncarnation);
+        let newer = word.incarnation > held.incarnation || backwards;
         if word.incarnation.0 > held.incarnation.0.saturating_add(INCARNATION_STEP_MAX) {
             self.counters.refused_incarnation += 1;
             return;
         }
         let same_run = word.instance == held.instance;
-        if word.incarnation < held.incarnation || (!newer && !same_run) {
+        if (word.incarnation < held.incarnation && !backwards) || (!newer && !same_run) {
             self.counters.duplicates += 1;
             self.correct(from, &word, source);
             return;
@@ -280,12 +282,16 @@ impl Gossip {
         (instance, incarnation): (InstanceId, Incarnation),
         state: MemberState,
     ) -> Option<MemberState> {
-        let reclaim_at = now + self.config.tombstone_ttl;
+        let reclaim_at =
+            if self.has_bug(PlantedBug::DropTombstones) { now } else { now + self.config.tombstone_ttl };
+        let blame_present_run = self.has_bug(PlantedBug::BlamePresentRun);
         let mut before = None;
         self.table.update(node_id, |record| {
             before = Some(record.member.state);
             let member = Arc::make_mut(&mut record.member);
-            member.instance = instance;
+            if !blame_present_run {
+                member.instance = instance;
+            }
             member.incarnation = incarnation;
             member.state = state;
             member.since = now;

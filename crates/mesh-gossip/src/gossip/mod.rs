@@ -102,6 +102,8 @@ pub struct Gossip {
     tick_due: Instant,
     counters: Counters,
     effects: VecDeque<Effect>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<crate::planted::PlantedBug>,
 }
 
 impl Gossip {
@@ -140,6 +142,8 @@ impl Gossip {
             tick_due: now,
             counters: Counters::default(),
             effects: VecDeque::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         };
         gossip.read_saved_members();
         gossip

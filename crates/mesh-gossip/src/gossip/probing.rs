@@ -15,6 +15,7 @@ use mesh_core::{Incarnation, Instant, MemberState, NodeId};
 use super::{Gossip, members::Source, rng_between};
 use crate::{
     overlay,
+    planted::PlantedBug,
     wire::{Ack, Hello, Packet, Probe, ProbeReport, ProbeRequest, Word},
 };
 
@@ -155,7 +156,9 @@ impl Gossip {
     }
 
     fn start_probe(&mut self, now: Instant, subject: &NodeId, urgent: bool) {
-        if self.prober.outstanding.contains_key(subject) || self.table.get(subject).is_none() {
+        let Some(record) = self.table.get(subject) else { return };
+        let skipped = self.has_bug(PlantedBug::SkipProbes) && record.member.state == MemberState::Alive;
+        if self.prober.outstanding.contains_key(subject) || skipped {
             return;
         }
         let sequence = self.prober.next_sequence();
@@ -343,7 +346,8 @@ impl Gossip {
 
     pub(super) fn take_probe(&mut self, now: Instant, from: &NodeId, probe: Probe) {
         let held = self.record_of_self().member.incarnation;
-        if probe.suspected_at > held.0
+        if !self.has_bug(PlantedBug::NeverRefute)
+            && probe.suspected_at > held.0
             && probe.suspected_at <= held.0.saturating_add(1 << 20)
             && self.local.is_member()
         {

@@ -19,6 +19,7 @@ use mesh_core::{
 use super::Gossip;
 use crate::{
     event::{Effect, Event},
+    planted::PlantedBug,
     wire::Word,
 };
 
@@ -300,7 +301,8 @@ impl Gossip {
     fn retry_lost(&mut self, now: Instant) {
         let live = self.table.counts().live().max(1) as f64;
         let chance = LOST_DIALS_PER_S / live * self.tick().as_secs_f64();
-        if !self.rejoin.isolated && self.rng.f64() >= chance {
+        let spared = !self.rejoin.isolated && self.rng.f64() >= chance;
+        if spared || self.has_bug(PlantedBug::ForgetTheLost) {
             return;
         }
         let mut lost: Vec<LinkTarget> = self

@@ -11,6 +11,7 @@ use mesh_core::{Instant, MemberState, NodeId};
 
 use super::{Gossip, members::Source, push};
 use crate::{
+    planted::PlantedBug,
     table::{Record, bucket_of},
     wire::{Hello, Packet, Summary, SyncRecords, SyncRequest, SyncSummary, Update, Word, state_to_wire},
 };
@@ -68,7 +69,7 @@ impl Gossip {
         let since = *self.repair.mismatch_since.get_or_insert(now);
         let lasting = self.repair.mismatches >= MISMATCHES && now.since(since) >= MISMATCH_LASTS;
         let rested = self.repair.started_at.is_none_or(|at| now.since(at) >= START_INTERVAL);
-        if lasting && rested && self.rejoin.ready {
+        if lasting && rested && self.rejoin.ready && !self.has_bug(PlantedBug::SkipRepair) {
             self.start_sync(now, from);
         }
     }
@@ -93,7 +94,7 @@ impl Gossip {
         let interval = self.config.anti_entropy_interval;
         self.repair.regular_due = now + interval * 3 / 4 + super::rng_between(&mut self.rng, interval / 2);
         let count = self.links.len();
-        if count > 0 && self.rejoin.ready {
+        if count > 0 && self.rejoin.ready && !self.has_bug(PlantedBug::SkipRepair) {
             let peer = self.links.peers().nth(self.rng.usize(..count)).cloned();
             if let Some(peer) = peer {
                 self.start_sync(now, &peer);

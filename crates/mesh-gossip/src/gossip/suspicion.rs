@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use mesh_core::{Instant, MemberChange, MemberState, NodeId, Reason};
 
 use super::{Gossip, members::Source};
-use crate::{config::GossipConfig, overlay, wire::Word};
+use crate::{config::GossipConfig, overlay, planted::PlantedBug, wire::Word};
 
 /// Accusers that make a suspicion as sure as it gets.
 const ACCUSERS_WANTED: usize = 3;
@@ -169,6 +169,10 @@ impl Gossip {
             .map(|(n, s)| (n.clone(), s.refused(), s.accusers.iter().cloned().collect()))
             .collect();
         for (node_id, refused, observers) in over {
+            if self.has_bug(PlantedBug::SuspectForEver) {
+                self.suspicions.entry(node_id).and_modify(|s| s.deadline = now + Duration::from_secs(3600));
+                continue;
+            }
             let Some(run) = self.table.get(&node_id).map(|r| (r.member.instance, r.member.incarnation))
             else {
                 continue;
