@@ -7,7 +7,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     Inner, connect_error, http2,
@@ -93,6 +93,12 @@ fn finish(inner: &Inner, target: LinkTarget, started: u64, outcome: Result<Arc<L
         }
         Err(error) => {
             debug!(?target, error = &error as &dyn std::error::Error, "no link");
+            if error.is_identity()
+                && let Some(suppressed) = inner.quiet.allow(target.address.ip())
+            {
+                let error = &error as &dyn std::error::Error;
+                warn!(address = %target.address, error, suppressed, "no link: a certificate is not accepted");
+            }
             connect_error(error)
         }
     };

@@ -49,6 +49,7 @@ use crate::{
     endpoint::{Endpoint, Incoming, close},
     error::TransportError,
     metrics::LinkCounters,
+    quiet::Quiet,
 };
 use events::Events;
 use link::{Link, NotSent};
@@ -74,6 +75,7 @@ pub(crate) struct Inner {
     table: Mutex<Table>,
     events: Events,
     counters: LinkCounters,
+    quiet: Quiet,
     runtime: Handle,
     transport: Arc<quinn::TransportConfig>,
 }
@@ -104,6 +106,7 @@ impl Links {
             table: Mutex::default(),
             events: Events::new(),
             counters: endpoint.metrics().link_counters(),
+            quiet: Quiet::default(),
             runtime: Handle::current(),
             transport: Arc::new(crate::endpoint::gossip_transport(config)),
             endpoint,
