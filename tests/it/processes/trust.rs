@@ -19,7 +19,7 @@ fn bad_certificates(cluster: &Cluster) -> Result<Vec<(&'static str, DevLeaf)>> {
     let impostor = Authority::new(TRUST_DOMAIN, CLUSTER)?;
     Ok(vec![
         ("chain", impostor.issue("worker", "bad-chain")?),
-        ("expired", authority.issue_until("worker", "bad-expired", Duration::ZERO)?),
+        ("expired", authority.issue_expired("worker", "bad-expired")?),
         ("cluster", authority.issue_for("another", "worker", "bad-cluster")?),
         ("revoked", authority.issue("worker", "bad-revoked")?),
     ])
@@ -80,12 +80,12 @@ fn nodes_with_bad_certificates_are_never_listed() -> Result<()> {
         let name = format!("bad-{rule}");
         cluster.add(&name, leaf, None)?;
         cluster.launch(&name)?;
-        // One of another cluster hangs up first, since it does not trust us either.
-        let words = [format!("refused by rule {rule}")];
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        cluster.board().wait(PATIENCE, &format!("somebody refuses by rule {rule}"), |boards| {
-            let refuses = |observer: &String| boards.of(observer).logged(&words, started).next().is_some();
-            members.iter().any(refuses) || refuses(&name) || boards.of(&name).ended
+        let words = format!("refused by rule {rule}");
+        cluster.board().wait(PATIENCE, &format!("{name} is refused and told so"), |boards| {
+            let refuses = |node: &str| boards.of(node).logged(&[&words], started).next().is_some();
+            let told = boards.of(&name).logged(&["a certificate is not accepted"], started).next().is_some();
+            // One of another cluster hangs up first, by the same rule.
+            told && (refuses(&name) || members.iter().any(|member| refuses(member)))
         })?;
     }
     cluster.board().never(Duration::from_secs(3), "somebody lists an intruder", |boards| {
@@ -93,8 +93,7 @@ fn nodes_with_bad_certificates_are_never_listed() -> Result<()> {
     })?;
     for name in cluster.others(&members.iter().map(String::as_str).collect::<Vec<_>>()) {
         ensure!(!cluster.board().look().of(&name).ready, "{name} thinks that it is part of the cluster");
-        // Some end by themselves.
-        let _ = cluster.kill(&name);
+        cluster.kill(&name)?;
     }
     cluster.finish()
 }

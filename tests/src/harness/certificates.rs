@@ -1,6 +1,6 @@
 //! Certificates for nodes, operators, and those who should be turned away.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use mesh_core::{Clock, SystemClock};
@@ -41,15 +41,14 @@ impl Authority {
         Ok(self.ca.issue(cluster, role, name, LEAF_LIFETIME)?)
     }
 
-    /// A certificate that is valid for so long from now.
+    /// A certificate whose time is over since an hour.
     ///
     /// # Errors
     ///
     /// A name is not valid.
-    pub fn issue_until(&self, role: &str, name: &str, lifetime: Duration) -> Result<DevLeaf> {
+    pub fn issue_expired(&self, role: &str, name: &str) -> Result<DevLeaf> {
         let uri = format!("spiffe://{}/mesh/{}/{role}/{name}", self.ca.trust_domain(), self.cluster);
-        let ends_in_s = i64::try_from(lifetime.as_secs())?;
-        Ok(self.ca.issue_request(&LeafRequest { uris: vec![uri], starts_in_s: -3600, ends_in_s })?)
+        Ok(self.ca.issue_request(&LeafRequest { uris: vec![uri], starts_in_s: -7200, ends_in_s: -3600 })?)
     }
 
     /// The root, as PEM.
