@@ -244,6 +244,20 @@ impl Gossip {
         });
         let needed = told.len().min(2);
         self.local.phase = Phase::Leaving { told, needed };
+        self.tick_due = self.tick_due.min(now + self.tick());
+        self.finish_leaving();
+    }
+
+    /// A goodbye or its answer may be lost: says it again to those who have not answered. Who has no
+    /// link to us any more is not waited for.
+    pub(super) fn repeat_goodbye(&mut self) {
+        let Phase::Leaving { told, needed } = &mut self.local.phase else { return };
+        told.retain(|peer| self.links.is_up(peer));
+        *needed = (*needed).min(told.len());
+        let silent: Vec<NodeId> = told.iter().cloned().collect();
+        for peer in silent {
+            self.transmit(&peer, Packet { goodbye: true, ..Packet::default() });
+        }
         self.finish_leaving();
     }
 

@@ -289,8 +289,10 @@ impl Gossip {
         self.table.update(node_id, |record| {
             before = Some(record.member.state);
             let member = Arc::make_mut(&mut record.member);
-            if !blame_present_run {
+            if member.instance != instance && !blame_present_run {
+                // What we know is another run's: this one's own word brings its metadata.
                 member.instance = instance;
+                member.metadata_version = 0;
             }
             member.incarnation = incarnation;
             member.state = state;

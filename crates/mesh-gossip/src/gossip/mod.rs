@@ -218,7 +218,8 @@ impl Gossip {
     }
 
     fn tick(&self) -> Duration {
-        if self.rejoin.ready && !self.rejoin.isolated { TICK } else { TICK_SEARCHING }
+        let busy = !self.rejoin.ready || self.rejoin.isolated || !self.local.is_member();
+        if busy { TICK_SEARCHING } else { TICK }
     }
 
     fn rings(&self) -> usize {
@@ -227,8 +228,8 @@ impl Gossip {
 
     /// Has the overlay computed anew once changes settle: after a quiet moment, but not much later.
     fn overlay_changed(&mut self, now: Instant) {
-        const QUIET: Duration = Duration::from_millis(50);
-        const LATEST: Duration = Duration::from_millis(500);
+        const QUIET: Duration = Duration::from_millis(200);
+        const LATEST: Duration = Duration::from_millis(1500);
         let latest = *self.overlay_latest.get_or_insert(now + LATEST);
         self.overlay_due = Some((now + QUIET).min(latest));
     }
@@ -306,7 +307,13 @@ impl Machine for Gossip {
             self.forgive(late_by);
         }
         if self.overlay_due.is_some_and(|due| due <= now) {
-            self.recompute_overlay(now);
+            if self.rejoin.ready {
+                self.recompute_overlay(now);
+            } else {
+                // Half a list gives edges that nobody keeps; the whole one asks again.
+                self.overlay_due = None;
+                self.overlay_latest = None;
+            }
         }
         self.run_probes(now);
         self.run_suspicions(now);
@@ -314,6 +321,7 @@ impl Machine for Gossip {
             self.tick_due = now + self.tick();
             self.tend_links(now);
             self.tend_rejoin(now);
+            self.repeat_goodbye();
             self.tend_repair(now);
             self.reclaim(now);
         }
