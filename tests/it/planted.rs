@@ -29,8 +29,14 @@ fn common_planted_bugs_are_caught_within_sixty_seeds() {
     check(PlantedBug::ALL.into_iter().filter(|bug| *bug != PlantedBug::BlamePresentRun), 60);
 }
 
+/// It takes two runs of a node that meet in a rare way, such as this one.
+const TWO_RUNS_MEET: &str = include_str!("../regressions/goodbye-of-an-earlier-run.toml");
+
 #[test]
-#[ignore = "takes minutes in a debug build; for changes of the simulator itself"]
-fn every_planted_bug_is_caught_within_a_thousand_seeds() {
-    check(PlantedBug::ALL, 1000);
+fn an_end_of_an_earlier_run_blamed_on_the_present_one_is_caught() {
+    let options = Options::from_toml(TWO_RUNS_MEET).expect("valid");
+    let plant = |gossip: &mut Gossip| gossip.plant(PlantedBug::BlamePresentRun);
+    let looking = Looking { at_start: Some(Box::new(plant)), ..Looking::default() };
+    let violation = run_looking(&options, looking).expect_err("the bug goes unnoticed");
+    println!("breaks the rule that {}", violation.rule);
 }
