@@ -318,14 +318,14 @@ mod tests {
     #[test]
     fn a_broken_rule_names_setting_value_and_range() {
         let mut config = TransportConfig::default();
-        config.links.head_start = Duration::from_secs(2);
+        config.links.head_start = Duration::from_secs(3);
         config.tls.pinned_issuers = vec!["beef".to_owned()];
         config.tls.key = Some("node.key".into());
         let texts: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts[0].starts_with("transport.tls.pinned_issuers (beef)") && texts[0].contains("64"));
         assert!(
-            texts[2].contains("transport.links.head_start (2s) must be between 1ms and 500ms"),
+            texts[2].contains("transport.links.head_start (3s) must be between 1ms and 2s"),
             "{texts:?}"
         );
     }

@@ -355,6 +355,7 @@ async fn nobody_at_the_address_means_refused_and_soon() {
 async fn silence_is_a_timeout_in_bounded_time() {
     let a = start(ca().identity("demo", "worker", "a").expect("an identity"), |config| {
         config.links.connect_timeout = Duration::from_millis(300);
+        config.links.head_start = Duration::from_millis(50);
     });
     // TCP connects and says nothing; UDP likewise.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
