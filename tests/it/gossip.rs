@@ -14,7 +14,8 @@ fn clusters_heal_from_the_faults_of_thirty_seeds() {
 
 #[test]
 fn a_seed_repeats_exactly_and_two_seeds_differ() {
-    let outcome = |seed| run(&Options::pick(seed)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    let outcome =
+        |seed| run(&Options::pick(seed)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     for seed in [5, 11] {
         assert_eq!(outcome(seed), outcome(seed));
     }

@@ -16,7 +16,6 @@ mod rtt;
 mod table;
 mod wire;
 
-
 #[cfg(feature = "tokio")]
 pub mod channels;
 #[cfg(feature = "tokio")]
@@ -25,10 +24,10 @@ mod driver;
 mod error;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-#[cfg(feature = "insecure-udp")]
-pub mod udp;
 #[cfg(feature = "srv")]
 mod srv;
+#[cfg(feature = "insecure-udp")]
+pub mod udp;
 
 pub use config::GossipConfig;
 pub use counters::{Counters, Histogram};
