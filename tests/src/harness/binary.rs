@@ -51,10 +51,10 @@ fn find() -> Result<PathBuf> {
     let done = cargo.output().context("cannot start cargo")?;
     ensure!(done.status.success(), "`cargo build --package mesh-cli` ended with {}", done.status);
     let messages = String::from_utf8(done.stdout).context("cargo printed bytes that are not UTF-8")?;
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_mesh = message["target"]["name"] == "mesh" && message["target"]["kind"][0] == "bin";
         message["executable"].as_str().filter(|_| is_mesh).map(PathBuf::from)
     });
-    executables.last().context("cargo named no executable")
+    executables.next_back().context("cargo named no executable")
 }
