@@ -102,7 +102,7 @@ pub enum UpFormat {
 /// Where a node's settings come from.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConfigSource {
-    /// The node's configuration file (TOML); the environment (MESH_<SECTION>__<KEY>) overrides it
+    /// The node's configuration file (TOML); the environment (MESH_SECTION__KEY) overrides it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A setting, as gossip.probe_interval=2s; overrides file and environment; may be repeated

@@ -91,11 +91,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
     write(text).map(|_| ())
 }
 
-/// As [`print`], for those who go on only while somebody reads.
+/// As [`print()`], for those who go on only while somebody reads.
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn write(text: &str) -> Result<Written, Failure> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

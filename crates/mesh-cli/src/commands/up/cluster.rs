@@ -19,7 +19,7 @@ use crate::{
 /// Events of children that wait to be handled; a child waits when it is full.
 const EVENTS_MAX: usize = 64;
 /// Time for all goodbyes; after it, what still runs is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two looks at who sees whom, while the cluster forms.
 const JOIN_POLL: Duration = Duration::from_millis(50);
 /// Lines of a log that are shown when its node did not start.
@@ -38,6 +38,7 @@ struct Running {
     mesh: Option<String>,
     edge: Option<String>,
     ready: bool,
+    leaving: bool,
 }
 
 /// A node as it is shown to people.
@@ -91,7 +92,7 @@ impl Cluster {
         let files = &self.files.nodes[index];
         files.write_config(seeds)?;
         let node = Node::start(index, files, set, self.sender.clone())?;
-        self.nodes[index] = Some(Running { node, mesh: None, edge: None, ready: false });
+        self.nodes[index] = Some(Running { node, mesh: None, edge: None, ready: false, leaving: false });
         Ok(())
     }
 
@@ -218,13 +219,11 @@ impl Cluster {
         signals: &mut StopSignals,
         mut report: impl FnMut(&Ended) -> Result<(), Failure>,
     ) -> Result<bool, Failure> {
-        for running in self.nodes.iter().flatten() {
-            running.node.terminate();
-        }
         let mut clean = true;
         let mut killed = false;
         let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
         while self.running() > 0 {
+            self.terminate_some();
             let ended = tokio::select! {
                 ended = self.ended() => ended,
                 () = signals.recv(), if !killed => {
@@ -242,6 +241,18 @@ impl Cluster {
             report(&ended)?;
         }
         Ok(clean)
+    }
+
+    /// Keeps a quarter of the nodes leaving, the last started first: a goodbye has to be heard by
+    /// nodes that stay.
+    fn terminate_some(&mut self) {
+        let at_once = (self.running() / 4).max(1);
+        let leaving = self.nodes.iter().flatten().filter(|running| running.leaving).count();
+        let staying = self.nodes.iter_mut().rev().flatten().filter(|running| !running.leaving);
+        for running in staying.take(at_once.saturating_sub(leaving)) {
+            running.leaving = true;
+            running.node.terminate();
+        }
     }
 
     fn kill_all(&self) {

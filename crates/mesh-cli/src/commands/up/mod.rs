@@ -35,6 +35,8 @@ pub(super) async fn run(args: UpArgs) -> Result<ExitCode, Failure> {
     if let Err(error) = ClusterName::new(&args.cluster) {
         return Err(Failure::from_error(Exit::Usage, &error).next("choose another --cluster"));
     }
+    // Before anything is started, so that an early Ctrl-C is not lost.
+    let mut stop = StopSignals::new()?;
     files::private_folder(&args.dir)?;
     let _lock = DirectoryLock::acquire(&args.dir).map_err(|error| {
         Failure::from_error(Exit::Failed, &error)
@@ -46,7 +48,6 @@ pub(super) async fn run(args: UpArgs) -> Result<ExitCode, Failure> {
         output::message(format_args!("mesh: not used here, give --set instead: {}", ignored.join(", ")));
     }
     let files = ClusterFiles::create(&args)?;
-    let mut stop = StopSignals::new()?;
     let mut cluster = Cluster::new(files);
 
     let started = tokio::select! {
