@@ -19,6 +19,9 @@ struct Arguments {
     /// How many seeds to run.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
+    /// Run 20,000 seeds, and go on after a failed one.
+    #[arg(long, conflicts_with_all = ["seeds", "seed", "regression"])]
+    nightly: bool,
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -58,7 +61,10 @@ enum Scenario {
 const TWICE_EVERY: u64 = 50;
 
 fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if arguments.nightly {
+        (arguments.seeds, arguments.keep_going) = (20_000, true);
+    }
     let ok = match (arguments.scenario, arguments.seed, &arguments.regression) {
         (Some(Scenario::Converge), ..) => one_large_cluster(&arguments)?,
         (None, None, None) => many_seeds(&arguments)?,
