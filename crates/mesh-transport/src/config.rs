@@ -324,9 +324,6 @@ mod tests {
         let texts: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts[0].starts_with("transport.tls.pinned_issuers (beef)") && texts[0].contains("64"));
-        assert!(
-            texts[2].contains("transport.links.head_start (3s) must be between 1ms and 2s"),
-            "{texts:?}"
-        );
+        assert!(texts[2].contains("transport.links.head_start (3s) must be between 1ms and 2s"), "{texts:?}");
     }
 }

@@ -1,5 +1,8 @@
 //! Every metric that this crate emits.
 
+#[cfg(feature = "quic")]
+mod connections;
+
 use std::{fmt, sync::Arc};
 
 use prometheus_client::{
@@ -9,6 +12,9 @@ use prometheus_client::{
 };
 
 use crate::tls::Rule;
+
+#[cfg(feature = "quic")]
+pub(crate) use connections::{HandshakeOutcome, LinkCounters};
 
 /// The crate's metrics. Clones share their counts; [`register`](Self::register) puts them in a registry.
 #[derive(Clone, Default)]
@@ -47,48 +53,6 @@ struct PolicyLabels(String);
 impl EncodeLabelSet for PolicyLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         [("endpoint", self.0.as_str())].as_slice().encode(encoder)
-    }
-}
-
-/// What happens to payloads on gossip links.
-pub(crate) struct LinkCounters {
-    pub(crate) sent: Counter,
-    pub(crate) busy: Counter,
-    pub(crate) received: Counter,
-    /// Cut or malformed, and so not delivered.
-    pub(crate) broken: Counter,
-    pub(crate) sent_bytes: Counter,
-    pub(crate) received_bytes: Counter,
-}
-
-/// How a handshake ended. Fit for a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HandshakeOutcome {
-    Accepted,
-    /// A certificate was refused, by us or by the peer.
-    Identity,
-    /// No application protocol in common, HTTP/1.1 among them.
-    Protocol,
-    /// It did not finish in time.
-    Timeout,
-    /// What came is not TLS 1.3 or not QUIC: plaintext, garbage.
-    Garbage,
-    /// Turned away because too many are under way.
-    Limit,
-    Failed,
-}
-
-impl HandshakeOutcome {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Identity => "identity",
-            Self::Protocol => "protocol",
-            Self::Timeout => "timeout",
-            Self::Garbage => "garbage",
-            Self::Limit => "limit",
-            Self::Failed => "failed",
-        }
     }
 }
 
@@ -164,11 +128,6 @@ impl TransportMetrics {
         self.0.certificate_not_after.set(i64::try_from(not_after_s).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn handshake(&self, transport: &'static str, outcome: HandshakeOutcome) {
-        let labels = Labels([("transport", transport), ("outcome", outcome.as_str())]);
-        self.0.handshakes.get_or_create(&labels).inc();
-    }
-
     /// How many incoming handshakes ended so, for tests and status pages.
     pub fn handshakes_total(&self, transport: &'static str, outcome: &'static str) -> u64 {
         self.0.handshakes.get_or_create(&Labels([("transport", transport), ("outcome", outcome)])).get()
@@ -177,14 +136,6 @@ impl TransportMetrics {
     /// How many certificates `rule` refused, for tests and status pages.
     pub fn refused_total(&self, rule: Rule) -> u64 {
         self.0.refused.get_or_create(&Labels([("rule", rule.as_str())])).get()
-    }
-
-    pub(crate) fn connection_opened(&self, transport: &'static str, direction: &'static str) {
-        self.0.connections.get_or_create(&Labels([("transport", transport), ("direction", direction)])).inc();
-    }
-
-    pub(crate) fn connection_closed(&self, transport: &'static str, direction: &'static str) {
-        self.0.connections.get_or_create(&Labels([("transport", transport), ("direction", direction)])).dec();
     }
 
     /// Counts one finished request.
@@ -201,40 +152,5 @@ impl TransportMetrics {
     /// Counts one request that the policy of a configured endpoint refused.
     pub fn policy_violation(&self, endpoint: &str) {
         self.0.policy_violations.get_or_create(&PolicyLabels(endpoint.to_owned())).inc();
-    }
-
-    /// The counters of payloads, looked up once: they are counted for every datagram.
-    pub(crate) fn link_counters(&self) -> LinkCounters {
-        let payloads = |direction, outcome| {
-            self.0
-                .link_datagrams
-                .get_or_create(&Labels([("direction", direction), ("outcome", outcome)]))
-                .clone()
-        };
-        let bytes = |direction| self.0.link_bytes.get_or_create(&Labels([("direction", direction)])).clone();
-        LinkCounters {
-            sent: payloads("out", "sent"),
-            busy: payloads("out", "busy"),
-            received: payloads("in", "received"),
-            broken: payloads("in", "broken"),
-            sent_bytes: bytes("out"),
-            received_bytes: bytes("in"),
-        }
-    }
-
-    pub(crate) fn link_up(&self, path: &'static str, direction: &'static str) {
-        self.0.links.get_or_create(&Labels([("path", path), ("direction", direction)])).inc();
-    }
-
-    pub(crate) fn link_gone(&self, path: &'static str, direction: &'static str) {
-        self.0.links.get_or_create(&Labels([("path", path), ("direction", direction)])).dec();
-    }
-
-    pub(crate) fn link_down(&self, reason: &'static str) {
-        self.0.link_downs.get_or_create(&Labels([("reason", reason)])).inc();
-    }
-
-    pub(crate) fn link_connect(&self, outcome: &'static str) {
-        self.0.link_connects.get_or_create(&Labels([("outcome", outcome)])).inc();
     }
 }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+#[cfg(feature = "quic")]
 use aws_lc_rs::hmac;
 use mesh_core::{CertificateInfo, Clock, NodeId, PeerIdentity, SystemClock};
 use rustls::{
@@ -76,6 +77,7 @@ struct Inner {
     metrics: TransportMetrics,
     local: ArcSwap<PeerIdentity>,
     /// Derived from the first private key.
+    #[cfg(feature = "quic")]
     secret: [u8; 32],
     own: Arc<OwnCertificate>,
     verifier: Arc<MeshVerifier>,
@@ -108,15 +110,13 @@ impl Identity {
         let trust = Trust::new(&local.id, &material, BTreeSet::new(), pins)?;
         let verifier = MeshVerifier::new(trust, provider.signature_verification_algorithms, metrics.clone());
         metrics.certificate_expires(local.certificate.not_after_s);
-        let key_of_key = hmac::Key::new(hmac::HMAC_SHA256, material.key.secret_der());
-        let tag = hmac::sign(&key_of_key, b"mesh transport secret 1");
-        let secret = tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes");
         Ok(Self(Arc::new(Inner {
             provider,
             clock,
             metrics,
             local: ArcSwap::from_pointee(local),
-            secret,
+            #[cfg(feature = "quic")]
+            secret: derive_secret(&material),
             own: Arc::new(OwnCertificate(ArcSwap::from_pointee(key))),
             verifier: Arc::new(verifier),
             client_sessions: Arc::new(ClientSessions::new()),
@@ -354,6 +354,14 @@ impl Drop for IdentityWatch {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// A secret that only who holds the private key can know, of which it reveals nothing.
+#[cfg(feature = "quic")]
+fn derive_secret(material: &Material) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, material.key.secret_der());
+    let tag = hmac::sign(&key, b"mesh transport secret 1");
+    tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
 }
 
 /// Our own name and signing key, checked to belong together.

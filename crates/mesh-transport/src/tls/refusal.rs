@@ -85,6 +85,7 @@ impl Refusal {
     }
 
     /// The refusal inside an error of a TLS stream, if that is what stopped it.
+    #[cfg(feature = "quic")]
     pub(crate) fn find(error: &std::io::Error) -> Option<Self> {
         let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
         let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = tls else {
