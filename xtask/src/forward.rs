@@ -11,7 +11,8 @@ pub(crate) fn sim(repo: &Repo, arguments: &[String]) -> Result<()> {
 
 /// `cargo xtask bench`: the benchmark runner, optimised, because it measures.
 pub(crate) fn bench(repo: &Repo, arguments: &[String]) -> Result<()> {
-    program(repo, &["--release", "--package", "mesh-tests", "--bin", "mesh-bench"], arguments)
+    let which = ["--release", "--package", "mesh-tests", "--features", "bench", "--bin", "mesh-bench"];
+    program(repo, &which, arguments)
 }
 
 /// `cargo xtask codegen`: protobuf code and the settings reference.

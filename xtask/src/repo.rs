@@ -58,6 +58,12 @@ impl Repo {
         serde_json::from_str(&text).context("cargo metadata printed something that is not JSON")
     }
 
+    /// Where cargo puts what it builds.
+    pub(crate) fn target_folder(&self) -> Result<PathBuf> {
+        let metadata = self.metadata(false)?;
+        Ok(metadata["target_directory"].as_str().context("cargo metadata has no target directory")?.into())
+    }
+
     /// Every text file that git tracks or would track, in order of path.
     pub(crate) fn text_files(&self) -> Result<Vec<TextFile>> {
         let mut command = self.command("git");

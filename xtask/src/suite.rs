@@ -1,6 +1,8 @@
 //! `cargo xtask test`: every test of the workspace, then the examples in the documentation.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 
 use crate::repo::{Repo, installed, run};
 
@@ -12,11 +14,23 @@ pub(crate) fn run_suite(repo: &Repo, filter: Option<&str>) -> Result<()> {
     for name in missing(PACKAGES, installed) {
         println!("skipped: install {name} (apt-get install {name}) for the tests that need it");
     }
-    if installed("cargo-nextest") {
-        run(repo.cargo(["nextest", "run", "--workspace", "--all-features"]).args(filter))?;
+    let target = repo.target_folder()?;
+    // Tests append to this file, since test runners hide what a test that passed has printed.
+    let skipped = target.join("test-artifacts/skipped");
+    if skipped.exists() {
+        fs::remove_file(&skipped).with_context(|| format!("cannot remove {}", skipped.display()))?;
+    }
+    // With the features of all, as the tests are built, so that nothing is compiled twice.
+    run(&mut repo.cargo(["build", "--workspace", "--all-features", "--bin", "mesh"]))?;
+    let mut tests = if installed("cargo-nextest") {
+        repo.cargo(["nextest", "run", "--workspace", "--all-features"])
     } else {
         println!("cargo-nextest is not installed: using cargo test");
-        run(repo.cargo(["test", "--workspace", "--all-features", "--all-targets"]).args(filter))?;
+        repo.cargo(["test", "--workspace", "--all-features", "--all-targets"])
+    };
+    run(tests.args(filter).env("MESH_BIN", target.join("debug/mesh")))?;
+    for line in fs::read_to_string(&skipped).unwrap_or_default().lines() {
+        println!("{line}");
     }
     run(repo.cargo(["test", "--workspace", "--all-features", "--doc", "--quiet"]).args(filter))
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(repo: &Repo, options: &DemoOptions) -> Result<()> {
     if std::env::var_os(INNER).is_none() {
         return without_ctrl_c();
     }
-    let target = target_folder(repo)?;
+    let target = repo.target_folder()?;
     let mesh = build(repo, &target)?;
     let folder = target.join(format!("demo-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -80,11 +80,6 @@ fn build(repo: &Repo, target: &Path) -> Result<PathBuf> {
     }
     repo::run(&mut repo.cargo(["build", "--quiet", "--package", "mesh-cli", "--bin", "mesh"]))?;
     Ok(target.join("debug/mesh"))
-}
-
-fn target_folder(repo: &Repo) -> Result<PathBuf> {
-    let metadata = repo.metadata(false)?;
-    Ok(metadata["target_directory"].as_str().context("cargo metadata has no target directory")?.into())
 }
 
 fn play(mesh: &Path, folder: &Path, options: &DemoOptions, story: &Story) -> Result<Figures> {
