@@ -139,10 +139,7 @@ impl Namespace {
     ///
     /// `nft` refused.
     pub fn cut(&self, port: Port) -> Result<()> {
-        self.filter(
-            &[format!("iifname eth0 {} drop", port.rule())],
-            &[format!("oifname eth0 {} drop", port.rule())],
-        )
+        self.filter(&[format!("iifname eth0 {}", port.rule())], &[format!("oifname eth0 {}", port.rule())])
     }
 
     /// Drops what goes to these and what comes from them.
@@ -152,7 +149,7 @@ impl Namespace {
     /// `nft` refused.
     pub fn cut_from(&self, others: &[&Namespace]) -> Result<()> {
         let addresses = addresses(others);
-        self.filter(&[format!("ip saddr {addresses} drop")], &[format!("ip daddr {addresses} drop")])
+        self.filter(&[format!("ip saddr {addresses}")], &[format!("ip daddr {addresses}")])
     }
 
     /// Drops what comes from these, and goes on sending to them.
@@ -161,35 +158,39 @@ impl Namespace {
     ///
     /// `nft` refused.
     pub fn stop_hearing(&self, others: &[&Namespace]) -> Result<()> {
-        self.filter(&[format!("ip saddr {} drop", addresses(others))], &[])
+        self.filter(&[format!("ip saddr {}", addresses(others))], &[])
     }
 
-    /// Takes all faults back.
+    /// Takes all faults back, and checks that each of them had an effect.
     ///
     /// # Errors
     ///
-    /// `nft` refused.
+    /// `nft` refused, or a rule never dropped a packet: the story would prove nothing.
     pub fn heal(&self) -> Result<()> {
-        // A table must be there to be deleted; to add one that is there changes nothing.
-        self.nft(&format!("add table {TABLE}\ndelete table {TABLE}\n"))
+        let rules = self.nft(&format!("list table {TABLE}\n"))?;
+        self.nft(&format!("delete table {TABLE}\n"))?;
+        let idle = rules.lines().find(|line| line.contains("counter packets 0 "));
+        ensure!(idle.is_none(), "{}: no packet met the rule {}", self.name, idle.unwrap_or_default().trim());
+        Ok(())
     }
 
-    /// Replaces the rules.
+    /// Replaces the rules by ones that drop what they describe.
     fn filter(&self, input: &[String], output: &[String]) -> Result<()> {
+        // A table must be there to be deleted; to add one that is there changes nothing.
         let mut script = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
         for (chain, rules) in [("input", input), ("output", output)] {
             script += &format!("add chain {TABLE} {chain} {{ type filter hook {chain} priority 0; }}\n");
             for rule in rules {
-                script += &format!("add rule {TABLE} {chain} {rule}\n");
+                script += &format!("add rule {TABLE} {chain} {rule} counter drop\n");
             }
         }
-        self.nft(&script)
+        self.nft(&script).map(drop)
     }
 
-    /// Runs a script in one transaction.
-    fn nft(&self, script: &str) -> Result<()> {
+    /// Runs a script in one transaction; what it printed.
+    fn nft(&self, script: &str) -> Result<String> {
         let mut nft = self.command(Path::new("nft"));
-        nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = nft.spawn().context("cannot start nft")?;
         let mut stdin = child.stdin.take().context("nft has no standard input")?;
         stdin.write_all(script.as_bytes()).context("cannot write to nft")?;
@@ -197,7 +198,7 @@ impl Namespace {
         let done = child.wait_with_output().context("cannot wait for nft")?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(done.status.success(), "nft refused this:\n{script}it said: {}", said.trim());
-        Ok(())
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 }
 
