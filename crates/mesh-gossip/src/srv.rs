@@ -70,7 +70,9 @@ mod tests {
                 let name = query.name().clone();
                 match query.query_type() {
                     RecordType::SRV => {
-                        for (priority, port, target) in [(20, 7002, "b.mesh.test."), (10, 7001, "a.mesh.test.")] {
+                        for (priority, port, target) in
+                            [(20, 7002, "b.mesh.test."), (10, 7001, "a.mesh.test.")]
+                        {
                             let target = Name::from_ascii(target).map_err(failed)?;
                             let data = RData::SRV(SRV::new(priority, 0, port, target));
                             answer.add_answer(Record::from_rdata(name.clone(), 60, data));

@@ -26,7 +26,7 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(12);
 /// Links that this node is opening at one time. Few: when a whole cluster starts at once, handshakes
 /// compete for processors, and more at a time only makes each of them late.
-const DIALS_MAX: usize = 3;
+const DIALS_MAX: usize = 2;
 /// After a dial that got no answer, the first wait before the next; it doubles each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);

@@ -261,6 +261,17 @@ impl Gossip {
         self.finish_leaving();
     }
 
+    /// Who leaves at the same time is not waited for: it may be gone before it can answer.
+    pub(super) fn neighbour_leaves_too(&mut self, now: Instant, from: &NodeId) {
+        if let Phase::Leaving { told, needed } = &mut self.local.phase {
+            told.remove(from);
+            *needed = (*needed).min(told.len());
+            // Its goodbye is passed on before we fall silent ourselves.
+            self.flush_now(now);
+            self.finish_leaving();
+        }
+    }
+
     pub(super) fn take_goodbye_ack(&mut self, from: &NodeId) {
         if let Phase::Leaving { told, needed } = &mut self.local.phase
             && told.remove(from)

@@ -324,6 +324,7 @@ impl Gossip {
             self.becomes_left(now, &word, Some(from));
         }
         self.transmit(from, Packet { goodbye_ack: true, ..Default::default() });
+        self.neighbour_leaves_too(now, from);
     }
 
     /// Takes what a member says of itself, if it is newer than what we hold.

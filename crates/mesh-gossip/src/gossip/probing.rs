@@ -147,7 +147,7 @@ impl Gossip {
     fn probe_timeout(&self, peer: &NodeId) -> Duration {
         let (min, max) = (self.config.probe_timeout_min, self.config.probe_timeout_max);
         let timeout = self.links.get(peer).map_or(max, |l| l.rtt.timeout(min, max));
-        (timeout + timeout * self.prober.health / 4).min(max)
+        timeout + timeout * self.prober.health / 2
     }
 
     /// Looks at a member now, unless a look is under way.
@@ -163,7 +163,7 @@ impl Gossip {
         }
         let sequence = self.prober.next_sequence();
         let linked = self.links.is_up(subject);
-        let wait = if linked { self.probe_timeout(subject) } else { self.config.probe_timeout_max };
+        let wait = self.probe_timeout(subject);
         let outstanding = Outstanding {
             first_sequence: sequence,
             last_sequence: sequence,
@@ -195,7 +195,8 @@ impl Gossip {
 
     /// A new suspicion: tell the suspect over our link, and look ourselves if we observe it.
     pub(super) fn probe_suspect(&mut self, now: Instant, subject: &NodeId) {
-        if self.links.is_up(subject) || self.overlay.subjects.contains(subject) {
+        let ours = self.overlay.subjects.contains(subject) && self.links.met(subject);
+        if self.links.is_up(subject) || ours {
             self.start_probe(now, subject, true);
         }
         if let Some(at) = self.prober.schedule.get_mut(subject) {
@@ -212,6 +213,7 @@ impl Gossip {
     pub(super) fn forget_probe(&mut self, subject: &NodeId) {
         self.prober.outstanding.remove(subject);
         self.prober.schedule.remove(subject);
+        self.links.forget(subject);
     }
 
     pub(super) fn run_probes(&mut self, now: Instant) {
@@ -239,9 +241,17 @@ impl Gossip {
             .collect();
         for subject in due {
             let suspect = self.table.get(&subject).is_some_and(|r| r.member.state == MemberState::Suspect);
-            let again = if suspect { SUSPECT_INTERVAL } else { interval * self.rings_as_u32() };
+            let linked = self.links.is_up(&subject);
+            let again = match (suspect, linked) {
+                (true, _) => SUSPECT_INTERVAL,
+                (false, true) => interval * self.rings_as_u32(),
+                // Its first turn comes with its link.
+                (false, false) => interval,
+            };
             self.prober.schedule.insert(subject.clone(), now + again);
-            self.start_probe(now, &subject, suspect);
+            if linked || self.links.met(&subject) {
+                self.start_probe(now, &subject, suspect);
+            }
         }
         self.prober.relays.retain(|r| r.deadline > now);
         self.nudge_observers(now);
@@ -254,7 +264,8 @@ impl Gossip {
     /// No answer in time: ask again, check the link, and have others look.
     fn widen(&mut self, now: Instant, subject: &NodeId) {
         self.counters.probe_timeouts += 1;
-        let wait = (self.probe_timeout(subject) * 3).clamp(WIDENED_MIN, self.config.probe_timeout_max);
+        let longest = self.config.probe_timeout_max.max(self.probe_timeout(subject));
+        let wait = (self.probe_timeout(subject) * 3).clamp(WIDENED_MIN, longest);
         let sequence = self.prober.next_sequence();
         let Some(outstanding) = self.prober.outstanding.get_mut(subject) else { return };
         outstanding.stage = Stage::Widened;

@@ -235,6 +235,14 @@ impl Gossip {
         }
     }
 
+    /// Sends what waits, due or not.
+    pub(super) fn flush_now(&mut self, now: Instant) {
+        if self.outbox.due.is_some() {
+            self.outbox.due = Some(now);
+            self.flush(now);
+        }
+    }
+
     /// Sends what is due.
     pub(super) fn flush(&mut self, now: Instant) {
         if self.outbox.due.is_none_or(|due| due > now) {

@@ -162,7 +162,7 @@ impl Gossip {
             let nobody_known =
                 self.rejoin.seeds.is_empty() && self.rejoin.saved.is_empty() && self.links.len() == 0;
             if nobody_known && others == 0 && (self.rejoin.loaded || now.since(started) > ISOLATED_AFTER) {
-                self.become_ready();
+                self.become_ready(now);
             } else {
                 self.search(now);
             }
@@ -173,18 +173,18 @@ impl Gossip {
         self.save_members(now);
     }
 
-    fn become_ready(&mut self) {
+    fn become_ready(&mut self, now: Instant) {
         if !self.rejoin.ready {
             self.rejoin.ready = true;
             self.emit(Event::Ready);
+            self.overlay_changed(now);
         }
     }
 
     /// The whole list of our contact has come.
     pub(super) fn list_complete(&mut self, now: Instant) {
         self.rejoin.asked.clear();
-        self.become_ready();
-        self.overlay_changed(now);
+        self.become_ready(now);
     }
 
     /// Looks for a way in: dials a few of the known addresses, and asks who answers for the list.

@@ -280,6 +280,18 @@ fn who_leaves_is_gone_at_once_and_stays_gone() {
 }
 
 #[test]
+fn when_all_leave_at_once_nobody_waits_for_somebody_who_is_gone() {
+    let mut net = Net::cluster(5);
+    for i in 0..5 {
+        net.command(i, Command::Leave).expect("member");
+    }
+    net.run(MS(100));
+    for i in 0..5 {
+        assert!(net.nodes[&name(i)].events.iter().any(|e| matches!(e, Event::LeaveDone)), "n{i}");
+    }
+}
+
+#[test]
 fn metadata_changes_reach_everybody_and_too_large_ones_are_refused() {
     let mut net = Net::cluster(6);
     let set = |value: String| Command::SetMetadata { key: "zone".into(), value: Some(value) };
