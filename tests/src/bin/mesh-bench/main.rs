@@ -7,6 +7,7 @@ mod gossip;
 mod load;
 mod node;
 mod peers;
+mod transport;
 
 use clap::{Parser, Subcommand};
 
@@ -24,6 +25,14 @@ enum Area {
     /// One member, until it is killed.
     #[command(hide = true)]
     Node(node::Options),
+    /// RPC: what a call costs over HTTP/3, HTTP/2, stock tonic and bare QUIC.
+    Transport(transport::Options),
+    /// A server, until it is killed.
+    #[command(hide = true)]
+    TransportServer(transport::ServerOptions),
+    /// Measures idle connections in a process of its own.
+    #[command(hide = true)]
+    TransportMemory,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -31,5 +40,8 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().area {
         Area::Gossip(options) => runtime.block_on(gossip::run(options)),
         Area::Node(options) => runtime.block_on(node::run(options)),
+        Area::Transport(options) => runtime.block_on(transport::run(options)),
+        Area::TransportServer(options) => runtime.block_on(transport::run_server(options)),
+        Area::TransportMemory => runtime.block_on(transport::run_memory()),
     }
 }
