@@ -152,7 +152,7 @@ pub struct LinksConfig {
     pub dials_max: usize,
     /// Payloads of one peer that wait to be received; its link is not read beyond that. Default: 256.
     pub queue_max: usize,
-    /// Payloads over 1100 bytes on their way to one peer; further ones are refused as busy. Default: 16.
+    /// Payloads over 1100 bytes on their way to one peer; further ones are refused as busy. Default: 64.
     pub large_payloads_max: usize,
 }
 
@@ -220,7 +220,7 @@ impl Default for LinksConfig {
             links_max: 1024,
             dials_max: 256,
             queue_max: 256,
-            large_payloads_max: 16,
+            large_payloads_max: 64,
         }
     }
 }

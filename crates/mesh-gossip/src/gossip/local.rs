@@ -231,7 +231,8 @@ impl Gossip {
     }
 
     fn leave(&mut self, now: Instant) {
-        let told: BTreeSet<NodeId> = self.links.peers().cloned().collect();
+        let live = |peer: &&NodeId| self.table.get(peer).is_some_and(|r| r.member.state.is_live());
+        let told: BTreeSet<NodeId> = self.links.peers().filter(live).cloned().collect();
         let node_id = self.local.node_id().clone();
         self.flush(now);
         for peer in &told {

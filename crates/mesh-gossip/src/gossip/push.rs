@@ -27,6 +27,8 @@ const DELTAS_MAX: usize = 256;
 const BROADCAST_BYTES_PER_FLUSH: usize = 32 * 1024;
 /// Payload bytes of one packet of broadcasts.
 const BROADCAST_BYTES_PER_PACKET: usize = 64 * 1024;
+/// The longest wait for company, in flush intervals.
+const PACE_MAX: u32 = 16;
 /// Push links that must be up, as a share, before the others are spared.
 const PUSH_LINKS_UP_MIN: f64 = 0.5;
 
@@ -80,6 +82,8 @@ pub(super) struct Outbox {
     wants: BTreeMap<NodeId, BTreeSet<NodeId>>,
     seen: BTreeMap<(NodeId, InstanceId), Seen>,
     due: Option<Instant>,
+    /// How many times the flush interval changes wait: more after large flushes.
+    pace: u32,
 }
 
 impl Outbox {
@@ -115,6 +119,11 @@ impl Outbox {
         if let Some(deltas) = self.deltas.get_mut(peer) {
             deltas.retain(|d| d.node_id != node_id.as_str() || d.version != version);
         }
+    }
+
+    /// Wakes after the flush interval, stretched while much is going on.
+    fn wake_after(&mut self, now: Instant, interval: Duration) {
+        self.wake(now + interval * self.pace.max(1));
     }
 
     fn wake(&mut self, at: Instant) {
@@ -153,7 +162,7 @@ impl Gossip {
             let item = items.entry(node_id.clone()).or_insert(Item { full, born });
             item.full |= full;
         }
-        self.outbox.wake(now + self.config.push_flush);
+        self.outbox.wake_after(now, self.config.push_flush);
     }
 
     pub(super) fn push_delta(&mut self, now: Instant, delta: MetadataDelta, except: Option<&NodeId>) {
@@ -168,7 +177,7 @@ impl Gossip {
             }
             deltas.push_back(delta.clone());
         }
-        self.outbox.wake(now + self.config.push_flush);
+        self.outbox.wake_after(now, self.config.push_flush);
     }
 
     /// Asks `from` for the whole record of a member with the next flush.
@@ -200,7 +209,7 @@ impl Gossip {
             payload,
         };
         self.outbox.broadcasts.push_back(WaitingBroadcast { message, except: None });
-        self.outbox.wake(now + self.config.push_flush);
+        self.outbox.wake_after(now, self.config.push_flush);
         Ok(())
     }
 
@@ -225,7 +234,7 @@ impl Gossip {
         // A full queue stops the relay here; the other paths of the flood go on.
         if self.outbox.broadcasts.len() < self.config.broadcast_queue_max {
             self.outbox.broadcasts.push_back(WaitingBroadcast { message, except: Some(from.clone()) });
-            self.outbox.wake(now + self.config.push_flush);
+            self.outbox.wake_after(now, self.config.push_flush);
         }
         if self.outbox.seen.len() > self.config.members_max * 2 {
             let table = &self.table;
@@ -266,6 +275,9 @@ impl Gossip {
     fn flush_updates(&mut self, now: Instant) {
         // Most peers are owed the same changes: encode once for all of them.
         let mut last: Option<(BTreeMap<NodeId, Item>, Vec<Bytes>)> = None;
+        // When a whole cluster starts or heals, fewer and larger packets are what keeps it quick.
+        let most = self.outbox.updates.values().map(BTreeMap::len).max().unwrap_or(0);
+        self.outbox.pace = u32::try_from(most / 2).unwrap_or(PACE_MAX).clamp(1, PACE_MAX);
         for (peer, items) in std::mem::take(&mut self.outbox.updates) {
             if items.is_empty() {
                 continue;
@@ -329,7 +341,7 @@ impl Gossip {
             }
         }
         if !self.outbox.broadcasts.is_empty() {
-            self.outbox.wake(now + self.config.push_flush);
+            self.outbox.wake_after(now, self.config.push_flush);
         }
     }
 }

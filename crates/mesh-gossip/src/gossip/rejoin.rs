@@ -61,7 +61,8 @@ pub(super) struct Rejoin {
     saved: BTreeMap<NodeId, SocketAddr>,
     candidates: BTreeMap<NodeId, Candidate>,
     asked_at: Option<Instant>,
-    asked: BTreeSet<NodeId>,
+    /// Whom we asked for the list, and how many pages came since.
+    asked: BTreeMap<NodeId, u32>,
     loaded: bool,
     started_at: Option<Instant>,
     search_due: Option<Instant>,
@@ -82,7 +83,7 @@ impl Rejoin {
             saved: BTreeMap::new(),
             candidates: BTreeMap::new(),
             asked_at: None,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             loaded: false,
             started_at: None,
             search_due: None,
@@ -108,7 +109,14 @@ impl Rejoin {
     }
 
     pub(super) fn expects_list_from(&self, peer: &NodeId) -> bool {
-        self.asked.contains(peer)
+        self.asked.contains_key(peer)
+    }
+
+    /// Counts a page of the list; returns how many have come.
+    pub(super) fn page_came(&mut self, peer: &NodeId) -> u32 {
+        let pages = self.asked.entry(peer.clone()).or_default();
+        *pages += 1;
+        *pages
     }
 
     pub(super) fn candidates(&self) -> usize {
@@ -218,7 +226,7 @@ impl Gossip {
 
     pub(super) fn ask_for_list(&mut self, now: Instant, peer: &NodeId) {
         self.rejoin.asked_at = Some(now);
-        self.rejoin.asked.insert(peer.clone());
+        self.rejoin.asked.insert(peer.clone(), 0);
         let hello = Some(crate::wire::Hello { join: true, please_probe: false });
         let updates = vec![self.update_about_self(true)];
         self.transmit(peer, crate::wire::Packet { updates, hello, ..Default::default() });
@@ -231,7 +239,7 @@ impl Gossip {
             return false;
         }
         self.rejoin.asked_at = Some(now);
-        self.rejoin.asked.insert(peer.clone());
+        self.rejoin.asked.insert(peer.clone(), 0);
         true
     }
 

@@ -130,11 +130,11 @@ impl Gossip {
             pages.push(Vec::new());
         }
         let count = pages.len();
+        let pages_of_answer = if join { u32::try_from(count).unwrap_or(u32::MAX) } else { 0 };
         let mut wants = Some(wants);
         for (at, updates) in pages.into_iter().enumerate() {
-            let last = at + 1 == count;
-            let wants = if last { wants.take().unwrap_or_default() } else { Vec::new() };
-            let records = SyncRecords { updates, wants, join, last: join && last };
+            let wants = if at + 1 == count { wants.take().unwrap_or_default() } else { Vec::new() };
+            let records = SyncRecords { updates, wants, join, pages: pages_of_answer };
             self.transmit(to, Packet { sync_records: Some(records), ..Packet::default() });
         }
     }
@@ -253,7 +253,7 @@ impl Gossip {
                 self.send_records(from, updates, Vec::new(), false);
             }
         }
-        if joining && records.last {
+        if joining && self.rejoin.page_came(from) >= records.pages {
             self.list_complete(now);
         }
     }

@@ -197,9 +197,9 @@ pub struct SyncRecords {
     /// Answer to a joining node.
     #[prost(bool, tag = "3")]
     pub join: bool,
-    /// The last page of that answer.
-    #[prost(bool, tag = "4")]
-    pub last: bool,
+    /// Pages of that answer; they may arrive in any order.
+    #[prost(uint32, tag = "4")]
+    pub pages: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Broadcast {
