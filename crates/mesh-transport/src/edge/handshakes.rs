@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
@@ -30,21 +30,21 @@ struct State {
 
 /// One handshake. It is over when this is dropped.
 #[derive(Debug)]
-pub(super) struct Slot<'h> {
-    handshakes: &'h Handshakes,
+pub(super) struct Slot {
+    handshakes: Arc<Handshakes>,
     source: IpAddr,
     number: u64,
     displaced: oneshot::Receiver<()>,
 }
 
 impl Handshakes {
-    pub(super) fn new(total_max: usize, per_source_max: usize) -> Self {
-        Self { total_max, per_source_max, state: Mutex::default() }
+    pub(super) fn new(total_max: usize, per_source_max: usize) -> Arc<Self> {
+        Arc::new(Self { total_max, per_source_max, state: Mutex::default() })
     }
 
     /// Enters a handshake. Where that is one too many, the oldest gives way: of the same source if
-    /// that has too many, of the source with the most otherwise.
-    pub(super) fn enter(&self, source: IpAddr) -> Slot<'_> {
+    /// that has too many, of the source with the most otherwise. Call it in the order of arrival.
+    pub(super) fn enter(self: &Arc<Self>, source: IpAddr) -> Slot {
         let mut state = self.lock();
         let own = state.sources.get(&source).map_or(0, VecDeque::len);
         if own >= self.per_source_max {
@@ -59,7 +59,7 @@ impl Handshakes {
         state.total += 1;
         let (keep, displaced) = oneshot::channel();
         state.sources.entry(source).or_default().push_back((number, keep));
-        Slot { handshakes: self, source, number, displaced }
+        Slot { handshakes: self.clone(), source, number, displaced }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,7 +92,7 @@ impl State {
     }
 }
 
-impl Slot<'_> {
+impl Slot {
     /// Ends when this handshake has to give way to a newer one.
     pub(super) async fn displaced(&mut self) {
         // Nothing is ever sent: the channel closes.
@@ -100,7 +100,7 @@ impl Slot<'_> {
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.handshakes.lock().remove(self.source, self.number);
     }
@@ -116,7 +116,7 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
-    fn is_displaced(slot: &mut Slot<'_>) -> bool {
+    fn is_displaced(slot: &mut Slot) -> bool {
         slot.displaced().now_or_never().is_some()
     }
 

@@ -33,7 +33,7 @@ use crate::{
 
 use super::{
     EdgeConfig, EdgeMetrics,
-    handshakes::Handshakes,
+    handshakes::{Handshakes, Slot},
     metrics::Refused,
     watched::{GuardedBody, InFlight, WriteTimeout},
 };
@@ -197,7 +197,7 @@ struct Port {
     router: Router,
     metrics: EdgeMetrics,
     stopped: watch::Receiver<bool>,
-    handshakes: Handshakes,
+    handshakes: Arc<Handshakes>,
     /// When a refusal of a source was last logged.
     logged: Mutex<BTreeMap<IpAddr, Instant>>,
 }
@@ -224,7 +224,9 @@ impl Port {
                 self.refuse(remote, Refused::Connections, &"transport.edge.connections_max is reached");
                 continue;
             }
-            connections.spawn(self.clone().connection(stream, remote));
+            // Here and not in the task: tasks start in any order, and the newest must not pass for the oldest.
+            let slot = self.handshakes.enter(remote.ip());
+            connections.spawn(self.clone().connection(stream, remote, slot));
         }
         drop(listener);
         let drained = async { while connections.join_next().await.is_some() {} };
@@ -232,8 +234,8 @@ impl Port {
         connections.shutdown().await;
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr) {
-        let Some((stream, peer, version)) = self.handshake(stream, remote).await else { return };
+    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+        let Some((stream, peer, version)) = self.handshake(stream, remote, slot).await else { return };
         self.metrics.connections.inc();
         let _open = OnDrop(|| {
             self.metrics.connections.dec();
@@ -246,8 +248,8 @@ impl Port {
         &self,
         stream: TcpStream,
         remote: SocketAddr,
+        mut slot: Slot,
     ) -> Option<(TlsStream<TcpStream>, Arc<PeerIdentity>, HttpVersion)> {
-        let mut slot = self.handshakes.enter(remote.ip());
         // Small answers go out at once; without it each waits for the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let acceptor = TlsAcceptor::from((self.tls.server_config)());
