@@ -20,7 +20,9 @@ use mesh_core::BoxError;
 use tonic::Status;
 
 use super::{Failure, connector::H3Connection, upload::AttemptBody};
-use crate::rpc::h3_quinn::{Connection, Opener, RecvStream, send_body};
+use crate::rpc::h3_quinn::{
+    Connection, Opener, Outgoing as _, RecvStream, request_block, send_body, stand_in,
+};
 
 /// Longest header block that we accept from a server.
 const HEADER_BYTES_MAX: u64 = 64 << 10;
@@ -52,14 +54,17 @@ impl Http3 {
     pub(super) async fn send(&self, head: Parts, body: AttemptBody) -> Result<Response<Http3Body>, Failure> {
         let mut requests = self.requests.clone();
         // Writes are gathered, so that nothing has left when this fails.
-        let stream =
-            requests.send_request(Request::from_parts(head, ())).await.map_err(|error| {
-                match failure(error) {
-                    Failure::Lost { source, .. } => Failure::Lost { unsent: true, source },
-                    other => other,
-                }
-            })?;
-        let (send, mut recv) = stream.split();
+        let unsent = |error| match failure(error) {
+            Failure::Lost { source, .. } => Failure::Lost { unsent: true, source },
+            other => other,
+        };
+        let block = request_block(&head);
+        let request = if block.is_some() { stand_in() } else { Request::from_parts(head, ()) };
+        let stream = requests.send_request(request).await.map_err(unsent)?;
+        let (mut send, mut recv) = stream.split();
+        if let Some(block) = block {
+            send.block(block).await.map_err(unsent)?;
+        }
 
         // A unary request is sent by this poll, and needs no task of its own.
         let mut upload = Box::pin(send_body(send, body, Code::H3_REQUEST_CANCELLED));

@@ -5,14 +5,19 @@
 //! Reset and stop codes are those of RFC 9114. And writes are gathered: header
 //! block, data and trailers of a small message leave in one piece.
 //!
-//! # Flush mark
+//! # Marks
 //!
-//! h3 hides the stream, so there is no call to say "send what you have now".
-//! A DATA frame of no bytes says nothing on the wire, so it is never sent; the
-//! adapter takes it as the mark to flush. See [`FLUSH`].
+//! h3 hides the stream, so there is no call to say "send what you have now", or "here
+//! is a header block". A DATA frame of no bytes says nothing on the wire, so it is never
+//! sent; the adapter takes it as a mark. Two marks are the wish to flush. One mark makes
+//! a header block of the data that follow. See [`MARK`].
+//!
+//! A client gives h3 a request that stands in for the real one, whose header block the
+//! adapter drops; the real block follows with a mark. See [`STAND_IN`].
 
 mod connection;
 mod error;
+mod header;
 mod outgoing;
 mod recv;
 mod send;
@@ -20,12 +25,18 @@ mod send;
 use bytes::Bytes;
 
 pub(crate) use connection::{Connection, Opener};
-pub(crate) use outgoing::send_body;
+pub(crate) use header::{request as request_block, response as response_block, stand_in};
+pub(crate) use outgoing::{Outgoing, send_body};
 pub(crate) use recv::RecvStream;
 pub(crate) use send::{SendStream, Stopped};
 
-/// Data that flushes a request stream and puts nothing on the wire.
-const FLUSH: Bytes = Bytes::new();
+/// Data that put nothing on the wire and tell the adapter something.
+const MARK: Bytes = Bytes::new();
+
+/// The HEADERS frame that h3 makes of [`stand_in`].
+const STAND_IN: [u8; 10] = [0x01, 0x08, 0, 0, 0xd4, 0xd7, 0x50, 0x81, 0x8b, 0xc1];
+/// Nobody's name: node ids have no underscore.
+const STAND_IN_AUTHORITY: &str = "_";
 
 use std::task::{Context, Poll};
 

@@ -11,7 +11,7 @@ use h3::error::{Code, StreamError};
 use http::HeaderMap;
 use http_body::Body;
 
-use super::{FLUSH, SendStream};
+use super::{MARK, SendStream, header};
 
 /// The sending half of a request or response.
 pub(crate) trait Outgoing: Send {
@@ -19,6 +19,22 @@ pub(crate) trait Outgoing: Send {
     fn trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), StreamError>> + Send;
     fn finish(&mut self) -> impl Future<Output = Result<(), StreamError>> + Send;
     fn reset(&mut self, code: Code);
+
+    /// Sends a header block that is encoded already.
+    fn block(&mut self, block: Bytes) -> impl Future<Output = Result<(), StreamError>> + Send {
+        async {
+            self.data(MARK).await?;
+            self.data(block).await
+        }
+    }
+
+    /// Hands everything to the connection.
+    fn flush(&mut self) -> impl Future<Output = Result<(), StreamError>> + Send {
+        async {
+            self.data(MARK).await?;
+            self.data(MARK).await
+        }
+    }
 }
 
 macro_rules! outgoing {
@@ -58,18 +74,21 @@ where
         let frame = match poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                stream.data(FLUSH).await?;
+                stream.flush().await?;
                 poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
             }
         };
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
-                // An empty frame would be taken for the flush mark.
+                // An empty frame would be taken for a mark.
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => stream.data(data).await?,
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        stream.trailers(trailers).await?;
+                        match header::trailers(&trailers) {
+                            Some(block) => stream.block(block).await?,
+                            None => stream.trailers(trailers).await?,
+                        }
                         return stream.finish().await;
                     }
                 }

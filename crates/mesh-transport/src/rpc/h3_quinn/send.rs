@@ -12,13 +12,13 @@ use h3::{
     quic::{self, StreamErrorIncoming, WriteBuf},
 };
 
-use super::error;
+use super::{STAND_IN, error};
 
 /// Gathered bytes at which a write no longer waits for more.
 const GATHER_BYTES_MAX: usize = 32 * 1024;
 
 /// A DATA frame of no bytes: type 0, length 0.
-const FLUSH_FRAME: [u8; 2] = [0, 0];
+const MARK_FRAME: [u8; 2] = [0, 0];
 
 /// Resolves when the peer asked us to stop sending (with its code), read
 /// everything (`None`), or the connection is gone.
@@ -32,6 +32,8 @@ pub(crate) struct SendStream {
     /// Being written; quinn took part of it, or none.
     writing: Bytes,
     flush: bool,
+    /// The last frame was a mark.
+    marked: bool,
     request: bool,
     over: bool,
 }
@@ -49,7 +51,7 @@ impl SendStream {
 
     fn new(stream: quinn::SendStream, request: bool) -> Self {
         let (gathered, writing) = (BytesMut::new(), Bytes::new());
-        Self { stream, gathered, writing, flush: !request, request, over: false }
+        Self { stream, gathered, writing, flush: !request, marked: false, request, over: false }
     }
 
     /// See [`Stopped`]. h3 can't tell about STOP_SENDING unless something is written.
@@ -89,10 +91,12 @@ impl quic::SendStream<Bytes> for SendStream {
 
     fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
         let mut data: WriteBuf<Bytes> = data.into();
-        if data.remaining() == FLUSH_FRAME.len() && data.chunk() == FLUSH_FRAME {
-            self.flush = true;
+        let marked = std::mem::take(&mut self.marked);
+        if data.remaining() == MARK_FRAME.len() && data.chunk() == MARK_FRAME {
+            (self.marked, self.flush) = (!marked, self.flush || marked);
             return Ok(());
         }
+        let begin = self.gathered.len();
         // Room for what usually follows: a small message and its trailers.
         let room = if self.gathered.is_empty() { 256 } else { 0 };
         self.gathered.reserve(data.remaining() + room);
@@ -101,6 +105,12 @@ impl quic::SendStream<Bytes> for SendStream {
             let bytes = chunk.len();
             self.gathered.extend_from_slice(chunk);
             data.advance(bytes);
+        }
+        if marked {
+            // The frame is the same but for its type: HEADERS instead of DATA.
+            self.gathered[begin] = 1;
+        } else if self.gathered[begin..] == STAND_IN {
+            self.gathered.truncate(begin);
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::endpoint::QuicConnection;
 use crate::rpc::{
     PeerInfo, Transport,
     body::ResponseBody,
-    h3_quinn::{Connection, RecvStream, SendStream, Stopped, send_body},
+    h3_quinn::{Connection, Outgoing as _, RecvStream, SendStream, Stopped, response_block, send_body},
 };
 
 /// Bytes that may be on their way on one connection, each direction.
@@ -192,7 +192,10 @@ where
     B::Error: Into<BoxError>,
 {
     let (parts, body) = response.into_parts();
-    stream.send_response(Response::from_parts(parts, ())).await?;
+    match response_block(&parts) {
+        Some(block) => stream.block(block).await?,
+        None => stream.send_response(Response::from_parts(parts, ())).await?,
+    }
     send_body(stream, body, Code::H3_INTERNAL_ERROR).await
 }
 
