@@ -130,7 +130,7 @@ pub struct LinksConfig {
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub connect_timeout: Duration,
     /// How long QUIC stays silent before the link is tried over HTTP/2. Short ones make a busy start
-    /// pay for two handshakes. Default: 400ms.
+    /// pay for two handshakes. Default: 800ms.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub head_start: Duration,
     /// How long QUIC has to prove a refused TCP connection wrong, and a link that is checked has to
@@ -212,7 +212,7 @@ impl Default for LinksConfig {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(2),
-            head_start: Duration::from_millis(400),
+            head_start: Duration::from_millis(800),
             refusal_grace: Duration::from_millis(100),
             idle_timeout: Duration::from_secs(30),
             quic_retry_min: Duration::from_secs(1),

@@ -142,12 +142,17 @@ impl Gossip {
         if target.node_id.as_ref() == Some(self.local.node_id()) || self.links.is_dialing(&target) {
             return;
         }
-        if self.links.dials.len() < DIALS_MAX {
+        if self.links.dials.len() < self.dials_max() {
             self.links.dials.insert(target.clone(), now);
             self.effects.push_back(Effect::Connect(target));
         } else {
             self.links.waiting.insert(target);
         }
+    }
+
+    /// One at a time while this node is late with everything else.
+    fn dials_max(&self) -> usize {
+        if self.prober.health_score() > 0 { 1 } else { DIALS_MAX }
     }
 
     /// Asks at once, whatever else is under way: a probe waits for the outcome.
@@ -178,7 +183,7 @@ impl Gossip {
 
     fn dial_ended(&mut self, now: Instant, ended: impl Fn(&LinkTarget) -> bool) {
         self.links.dials.retain(|target, _| !ended(target));
-        while self.links.dials.len() < DIALS_MAX {
+        while self.links.dials.len() < self.dials_max() {
             let Some(next) = self.links.waiting.pop_first() else { break };
             let up = next.node_id.as_ref().is_some_and(|n| self.links.is_up(n));
             if !up {
@@ -244,7 +249,7 @@ impl Gossip {
     fn say_hello(&mut self, now: Instant, peer: &NodeId) {
         let mut updates = vec![self.update_about_self(true)];
         // If we hold it to be dead, it learns that first and can refute at once.
-        updates.extend(self.update_about(peer, false));
+        updates.extend(self.update_for_itself(peer));
         let join = self.asks_for_list(now, peer);
         let hello = Some(Hello { join, please_probe: false });
         self.transmit(peer, Packet { updates, hello, ..Packet::default() });

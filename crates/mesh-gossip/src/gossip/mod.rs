@@ -230,8 +230,10 @@ impl Gossip {
     fn overlay_changed(&mut self, now: Instant) {
         const QUIET: Duration = Duration::from_millis(200);
         const LATEST: Duration = Duration::from_millis(1500);
-        let latest = *self.overlay_latest.get_or_insert(now + LATEST);
-        self.overlay_due = Some((now + QUIET).min(latest));
+        // Who is starved leaves the processors to those who still look for their way in.
+        let patience = 1 + self.prober.health_score();
+        let latest = *self.overlay_latest.get_or_insert(now + LATEST * patience);
+        self.overlay_due = Some((now + QUIET * patience).min(latest));
     }
 
     fn recompute_overlay(&mut self, now: Instant) {

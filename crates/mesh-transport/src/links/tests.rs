@@ -573,6 +573,7 @@ async fn a_stalled_peer_keeps_its_link() {
     let ca = ca();
     let a = start(ca.identity("demo", "worker", "a").expect("an identity"), |config| {
         config.links.connect_timeout = Duration::from_millis(500);
+        config.links.head_start = Duration::from_millis(100);
     });
     let b = node(&ca, "b");
     let (address, udp, relay) = tcp_only(b.local_address()).await;
