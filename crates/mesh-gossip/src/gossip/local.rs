@@ -47,6 +47,8 @@ struct Rival {
     answers: u32,
     since: Instant,
     reported: bool,
+    /// The start of its certificate, once a word about it brought that along.
+    not_before_s: Option<u64>,
 }
 
 impl Local {
@@ -125,19 +127,21 @@ impl Gossip {
             .as_ref()
             .is_some_and(|r| r.instance == word.instance && now.since(r.since) <= CONFLICT_WINDOW);
         if !fresh {
+            let instance = word.instance;
             self.local.rival =
-                Some(Rival { instance: word.instance, answers: 0, since: now, reported: false });
+                Some(Rival { instance, answers: 0, since: now, reported: false, not_before_s: None });
         }
+        let ours = (self.identity_not_before(), self.local.instance().0);
         let Some(rival) = &mut self.local.rival else { return false };
         rival.answers += 1;
+        if let Some(descriptor) = &word.descriptor {
+            rival.not_before_s = Some(descriptor.certificate_not_before_s);
+        }
         if rival.answers < CONFLICT_ANSWERS {
             return false;
         }
         // The older certificate yields; between equal ones, the lower instance.
-        let theirs = word.descriptor.as_ref().map_or(0, |d| d.certificate_not_before_s);
-        let ours = self.identity_not_before();
-        let we_yield = (ours, self.local.instance().0) < (theirs, word.instance.0);
-        let Some(rival) = &mut self.local.rival else { return false };
+        let we_yield = rival.not_before_s.is_some_and(|theirs| ours < (theirs, word.instance.0));
         let report = !std::mem::replace(&mut rival.reported, true);
         if report || we_yield {
             self.emit(Event::Conflict { other: word.instance, we_step_aside: we_yield });

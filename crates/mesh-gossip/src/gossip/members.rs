@@ -126,13 +126,13 @@ impl Gossip {
         let same_run = word.instance == held.instance;
         if (word.incarnation < held.incarnation && !backwards) || (!newer && !same_run) {
             self.counters.duplicates += 1;
-            self.correct(from, &word, source);
+            self.correct(from, source);
             return;
         }
         if !newer {
             match rank(word.state).cmp(&rank(held.state)) {
                 std::cmp::Ordering::Less => {
-                    self.correct(from, &word, source);
+                    self.correct(from, source);
                     return;
                 }
                 std::cmp::Ordering::Equal => {
@@ -179,16 +179,25 @@ impl Gossip {
     }
 
     /// Tells a member that speaks for itself what we hold of it, so that it can refute.
-    fn correct(&mut self, from: &NodeId, word: &Word, source: Source) {
+    fn correct(&mut self, from: &NodeId, source: Source) {
         if source == Source::Own {
-            self.tell_what_we_hold(from, &word.node_id);
+            self.tell_what_we_hold(from);
         }
     }
 
-    fn tell_what_we_hold(&mut self, to: &NodeId, node_id: &NodeId) {
-        if let Some(update) = self.update_about(node_id, false) {
-            self.transmit(to, Packet { updates: vec![update], ..Packet::default() });
+    fn tell_what_we_hold(&mut self, peer: &NodeId) {
+        if let Some(update) = self.update_for_itself(peer) {
+            self.transmit(peer, Packet { updates: vec![update], ..Packet::default() });
         }
+    }
+
+    /// What we hold of a member, for the member. It knows its own metadata; should the word be about
+    /// another run of it, it needs the start of that one's certificate to see which of them yields.
+    pub(super) fn update_for_itself(&self, peer: &NodeId) -> Option<Update> {
+        let certificate_not_before_s = self.table.get(peer)?.not_before_s;
+        let mut update = self.update_about(peer, false)?;
+        update.descriptor = Some(Descriptor { certificate_not_before_s, ..Descriptor::default() });
+        Some(update)
     }
 
     fn becomes_alive(
@@ -261,7 +270,7 @@ impl Gossip {
         self.push(now, node_id, false, from, age_us);
         // If it lives after all it learns of this over its link, and refutes.
         if self.links.is_up(node_id) {
-            self.tell_what_we_hold(node_id, node_id);
+            self.tell_what_we_hold(node_id);
         }
     }
 
