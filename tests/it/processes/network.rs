@@ -1,10 +1,10 @@
 //! Networks that break, wholly, in one direction, or for UDP alone.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use mesh_core::{Clock, Health, MemberState, SystemClock};
-use mesh_sim::harness::{Cluster, Need, Plan, Port, check, skip};
+use mesh_sim::harness::{Cluster, Need, Plan, Port, check, poll, skip};
 
 use super::{PATIENCE, wait_until_seen};
 
@@ -27,14 +27,15 @@ fn a_node_cut_off_from_all_is_dead_for_them_and_isolated_itself() -> Result<()> 
     let Some(cluster) = lab("cut-off", 5)? else { return Ok(()) };
     let others = ["n-1", "n-2", "n-3", "n-4"];
     cluster.namespace("n-5")?.cut(Port::All)?;
-    wait_until_seen(&cluster, &others, &["n-5"], MemberState::Dead)?;
+    let noticed = wait_until_seen(&cluster, &others, &["n-5"], MemberState::Dead)?;
+    println!("cut off: all others knew after {noticed:?}");
     let page = cluster
         .wait_for_page("n-5", "/readyz", "n-5 is isolated", |page| page.body.contains("gossip.isolated"))?;
     ensure!(page.status == 503, "an isolated node answers {} to /readyz", page.status);
     ensure!(cluster.page("n-1", "/readyz")?.status == 200, "the majority is ready all the time");
 
     cluster.namespace("n-5")?.heal()?;
-    cluster.wait_until_whole()?;
+    println!("cut off: whole again {:?} after healing", cluster.wait_until_whole()?);
     cluster.wait_for_page("n-5", "/readyz", "n-5 is ready", |page| page.status == 200)?;
     cluster.finish()
 }
@@ -48,6 +49,8 @@ fn a_cable_that_is_deaf_in_one_direction_kills_nobody() -> Result<()> {
     cluster.board().never(HARMLESS, "a reachable member is dead", |boards| {
         cluster.running().any(|observer| boards.of(observer).changes("died", cut).next().is_some())
     })?;
+    let suspicions = |name: &str| cluster.board().look().of(name).changes("suspected", cut).count();
+    println!("deaf cable: suspicions told {:?}", cluster.running().map(suspicions).collect::<Vec<_>>());
     cluster.namespace("n-2")?.heal()?;
     cluster.wait_until_whole()?;
     cluster.finish()
@@ -78,17 +81,19 @@ fn a_node_without_udp_lives_on_over_http2_and_shows_as_degraded() -> Result<()> 
     let others = ["n-1", "n-2", "n-3"];
     let blocked = SystemClock.now();
     cluster.namespace("n-4")?.cut(Port::Udp)?;
-    cluster.board().wait(PATIENCE, "the others see n-4 degraded", |boards| {
+    let degraded = cluster.board().wait(PATIENCE, "the others see n-4 degraded", |boards| {
         others.iter().all(|o| boards.peer(o, "n-4").is_some_and(|peer| peer.health == Health::Degraded))
     })?;
+    println!("no UDP: all others knew after {degraded:?}");
     cluster.board().never(HARMLESS, "somebody is dead", |boards| {
         cluster.running().any(|observer| boards.of(observer).changes("died", blocked).next().is_some())
     })?;
     cluster.namespace("n-4")?.heal()?;
-    cluster.board().wait(PATIENCE, "all see all healthy again", |boards| {
+    let healthy = cluster.board().wait(PATIENCE, "all see all healthy again", |boards| {
         let healthy = |name: &str| boards.of(name).peers.values().all(|peer| peer.health == Health::Healthy);
         cluster.running().all(healthy)
     })?;
+    println!("no UDP: healthy again {healthy:?} after unblocking");
     cluster.wait_until_whole()?;
     cluster.finish()
 }
@@ -115,7 +120,30 @@ fn two_halves_that_meet_again_become_one_without_a_restart() -> Result<()> {
     for name in right {
         cluster.namespace(name)?.heal()?;
     }
-    cluster.wait_until_whole()?;
+    println!("halves: whole again {:?} after healing", cluster.wait_until_whole()?);
     ensure!(instances(&cluster) == before, "somebody was restarted");
+    cluster.finish()
+}
+
+#[test]
+fn a_cluster_that_lost_power_comes_back_without_seeds() -> Result<()> {
+    let Some(mut cluster) = lab("power", 5)? else { return Ok(()) };
+    for name in cluster.names() {
+        let members = cluster.data(&name).join("gossip/members");
+        poll(PATIENCE, &format!("{name} has saved whom it knows"), || {
+            let saved = fs::read(&members).unwrap_or_default();
+            let saved = String::from_utf8_lossy(&saved).into_owned();
+            let others = cluster.others(&[name.as_str()]);
+            Ok(others.iter().all(|other| saved.contains(other.as_str())).then_some(()))
+        })?;
+    }
+    for name in cluster.names() {
+        cluster.kill(&name)?;
+    }
+    for name in cluster.names() {
+        cluster.forget_seeds(&name)?;
+        cluster.start(&name)?;
+    }
+    println!("power: whole again {:?} after the last one listened", cluster.wait_until_whole()?);
     cluster.finish()
 }

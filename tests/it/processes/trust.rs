@@ -117,6 +117,7 @@ fn a_live_node_whose_certificate_is_revoked_is_dropped_at_once() -> Result<()> {
         Ok((!dropped.contains(&false)).then_some(()))
     })
     .with_context(|| format!("{:?} after the reload", SystemClock.now().since(told)))?;
+    println!("revoked: links closed {:?} after the first reload", SystemClock.now().since(told));
     wait_until_seen(&cluster, &others, &["n-4"], MemberState::Dead)?;
     cluster.board().never(
         Duration::from_secs(5),

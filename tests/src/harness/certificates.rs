@@ -1,10 +1,13 @@
 //! Certificates for nodes, operators, and those who should be turned away.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use mesh_core::{Clock, SystemClock};
 use mesh_transport::ca::{DevCa, DevLeaf, LEAF_LIFETIME, LeafRequest, pem};
+
+/// Certificates of the development CA start so much before they are issued, in seconds.
+const BACKDATED_S: i64 = -60;
 
 /// The authority of one cluster.
 #[derive(Debug)]
@@ -47,8 +50,23 @@ impl Authority {
     ///
     /// A name is not valid.
     pub fn issue_expired(&self, role: &str, name: &str) -> Result<DevLeaf> {
+        Ok(self.ca.issue_request(&self.request(role, name, -7200, -3600))?)
+    }
+
+    /// A good certificate that looks as if it was issued so much later than those of now, though it
+    /// is valid already.
+    ///
+    /// # Errors
+    ///
+    /// A name is not valid.
+    pub fn issue_later(&self, role: &str, name: &str, later: Duration) -> Result<DevLeaf> {
+        let later_s = i64::try_from(later.as_secs())?;
+        Ok(self.ca.issue_request(&self.request(role, name, BACKDATED_S + later_s, 86_400))?)
+    }
+
+    fn request(&self, role: &str, name: &str, starts_in_s: i64, ends_in_s: i64) -> LeafRequest {
         let uri = format!("spiffe://{}/mesh/{}/{role}/{name}", self.ca.trust_domain(), self.cluster);
-        Ok(self.ca.issue_request(&LeafRequest { uris: vec![uri], starts_in_s: -7200, ends_in_s: -3600 })?)
+        LeafRequest { uris: vec![uri], starts_in_s, ends_in_s }
     }
 
     /// The root, as PEM.

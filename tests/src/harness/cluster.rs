@@ -31,6 +31,8 @@ use super::{
 pub const CLUSTER: &str = "trial";
 /// The trust domain of every cluster here.
 pub const TRUST_DOMAIN: &str = "trial.internal";
+/// The port of nodes that have a machine of their own.
+const MESH_PORT: u16 = 17_421;
 /// Longest wait for something that nothing stands in the way of; generous, for machines under load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -68,6 +70,8 @@ struct Node {
     operator: Option<Operator>,
     process: Option<Process>,
     paused: bool,
+    /// Its next run is told where others are.
+    seeded: bool,
 }
 
 impl Plan {
@@ -224,7 +228,7 @@ impl Cluster {
         let roots = identity.join("roots.pem");
         fs::write(&roots, self.authority.root_pem())
             .with_context(|| format!("cannot write {}", roots.display()))?;
-        let node = Node { leaf, namespace, operator: None, process: None, paused: false };
+        let node = Node { leaf, namespace, operator: None, process: None, paused: false, seeded: true };
         self.nodes.insert(name.to_owned(), node);
         Ok(())
     }
@@ -247,6 +251,16 @@ impl Cluster {
         let certificate = self.folder.path().join("operator");
         let operator = Operator::follow(name, addresses, &certificate, namespace, &self.board)?;
         self.node_mut(name)?.operator = Some(operator);
+        Ok(())
+    }
+
+    /// Lets the next runs of a node find the others by themselves, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// There is no such node.
+    pub fn forget_seeds(&mut self, name: &str) -> Result<()> {
+        self.node_mut(name)?.seeded = false;
         Ok(())
     }
 
@@ -451,17 +465,22 @@ impl Cluster {
 
     /// Writes the configuration for the next run of a node.
     fn write_config(&self, name: &str) -> Result<PathBuf> {
-        let ip = self.node(name)?.namespace.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Namespace::ip);
+        let node = self.node(name)?;
+        // A machine of its own has all ports; on a shared one the system chooses.
+        let bind = match &node.namespace {
+            Some(namespace) => SocketAddr::new(namespace.ip(), MESH_PORT),
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        };
         let text = |value: &dyn ToString| Value::String(value.to_string());
         let seeds: Vec<Value> = {
             let boards = self.board.look();
-            let running = self.running().filter(|other| *other != name);
+            let running = self.running().filter(|other| node.seeded && *other != name);
             running.filter_map(|other| boards.of(other).addresses).map(|a| text(&a.mesh)).collect()
         };
         let mut config = Table::new();
         let mut set = |name: &str, value| insert(&mut config, name, value);
         set("node.data_dir", text(&self.data(name).display()));
-        set("transport.bind", text(&SocketAddr::new(ip, 0)));
+        set("transport.bind", text(&bind));
         set("transport.edge.bind", text(&"127.0.0.1:0"));
         set("gossip.seeds", Value::Array(seeds));
         if self.revocations {
