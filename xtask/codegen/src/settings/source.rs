@@ -69,8 +69,8 @@ impl Types {
         }
         for item in syn::parse_file(text)?.items {
             let (name, definition) = match item {
-                Item::Struct(item) if is_deserialized(&item.attrs) => (item.ident.to_string(), table(&item)?),
-                Item::Enum(item) if is_deserialized(&item.attrs) => (item.ident.to_string(), words(&item)?),
+                Item::Struct(item) if is_setting(&item.attrs) => (item.ident.to_string(), table(&item)?),
+                Item::Enum(item) if is_setting(&item.attrs) => (item.ident.to_string(), words(&item)?),
                 Item::Macro(item) if item.mac.path.is_ident("words") => {
                     let WordsMacro { name, words } = item.mac.parse_body()?;
                     (name, Definition::Words { words })
@@ -122,6 +122,18 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether it is read from the settings files of a node, which has every feature: what stands in for
+/// the type of a feature that is off is not what people write.
+fn is_setting(attributes: &[Attribute]) -> bool {
+    let stands_in = attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::List(list) => {
+            list.path.is_ident("cfg") && list.tokens.to_string().replace(' ', "").starts_with("not(feature")
+        }
+        _ => false,
+    });
+    !stands_in && is_deserialized(attributes)
 }
 
 /// Whether `Deserialize` is derived, also as `cfg_attr(feature = "serde", derive(…))`.

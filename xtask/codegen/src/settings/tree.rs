@@ -197,6 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_for_a_feature_that_is_off_is_not_described() {
+        let both = r#"
+            #[derive(Deserialize)]
+            pub struct MeshConfig { #[doc = "The port."] pub edge: EdgeConfig }
+            #[cfg(not(feature = "edge"))]
+            #[derive(Deserialize)]
+            pub struct EdgeConfig { #[doc = "Where."] pub stub: u16 }
+            #[cfg(feature = "edge")]
+            #[derive(Deserialize)]
+            pub struct EdgeConfig { #[doc = "Where."] pub full: u16 }
+        "#;
+        let table = read(&types(both), "MeshConfig").expect("reads");
+        let Kind::Table(edge) = &table.entries[0].kind else { panic!("not a table: {table:?}") };
+        assert_eq!(edge.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["full"]);
+    }
+
+    #[test]
     fn an_unknown_type_and_a_missing_comment_are_errors() {
         let unknown = "#[derive(Deserialize)] struct MeshConfig { /// A.\n a: Novel }";
         let error = format!("{:#}", read(&types(unknown), "MeshConfig").expect_err("unknown"));
