@@ -149,6 +149,21 @@ impl GossipHandle {
         self.shared.status.subscribe()
     }
 
+    /// Whether the driver still runs. It ends with [`leave`](Self::leave), with
+    /// [`stop`](Self::stop), and by itself if the carrier closes.
+    pub fn is_running(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
+    /// Waits until the driver has ended, for whatever reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
     /// What was counted, at most half a second old.
     pub fn counters(&self) -> Counters {
         self.shared.counters()
@@ -166,7 +181,11 @@ impl GossipHandle {
     /// [`GossipError::Stopped`] if the driver ends before.
     pub async fn ready(&self) -> Result<(), GossipError> {
         let mut status = self.status_changes();
-        status.wait_for(|s| s.ready).await.map(|_| ()).map_err(|_| GossipError::Stopped)
+        tokio::select! {
+            biased;
+            Ok(_) = status.wait_for(|s| s.ready) => Ok(()),
+            () = self.ended() => Err(GossipError::Stopped),
+        }
     }
 
     async fn command(&self, command: Command) -> Result<(), GossipError> {

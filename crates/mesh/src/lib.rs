@@ -10,4 +10,4 @@ pub use config::{
 pub use mesh_core as core;
 pub use mesh_gossip as gossip;
 pub use mesh_transport as transport;
-pub use node::{Node, NodeBuilder, NodeError};
+pub use node::{Node, NodeBuilder, NodeError, ResolveError};

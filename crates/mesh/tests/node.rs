@@ -1,67 +1,33 @@
 //! Whole nodes in one process, over real sockets of the loopback interface.
 
-use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
+mod support;
 
-use futures_util::StreamExt;
-use mesh::{MeshConfig, Node, NodeError};
-use mesh_core::{MemberEvent, MemberState, NodeId};
-use mesh_transport::ca::{DevCa, LEAF_LIFETIME};
+use mesh::{Node, NodeError};
+use mesh_core::MemberState;
+use mesh_transport::{
+    ca::{DevCa, LEAF_LIFETIME},
+    tls::server_name,
+};
+use support::{config, id, sees, soon, start};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
-/// Far beyond what anything here takes, for machines that are busy.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(done) => done,
-        Err(_) => panic!("waited too long for {what}"),
-    }
-}
-
-fn config(folder: &Path, name: &str, seeds: &[SocketAddr]) -> MeshConfig {
-    let data_dir = folder.join(name);
-    let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
-    let loaded = MeshConfig::loader()
-        .set("node.id", name)
-        .set("node.zone", "z1")
-        .set("node.labels.tier", "gold")
-        .set("node.data_dir", data_dir.to_str().expect("a path in UTF-8"))
-        .set("transport.bind", "127.0.0.1:0")
-        .set("transport.edge.bind", "127.0.0.1:0")
-        .set("gossip.preset", "local")
-        .set("gossip.seeds", &seeds.join(","))
-        .load();
-    loaded.expect("a good configuration").config
-}
-
-/// Issues the node's certificate into its data directory and starts it.
-async fn start(ca: &DevCa, folder: &Path, name: &str, seeds: &[SocketAddr]) -> Node {
-    let leaf = ca.issue("test", "worker", name, LEAF_LIFETIME).expect("a certificate");
-    leaf.save(&folder.join(name).join("identity")).expect("save it");
-    Node::builder().config(config(folder, name, seeds)).start().await.expect("the node starts")
-}
-
-fn id(name: &str) -> NodeId {
-    name.parse().expect("a node id")
-}
-
-/// Waits until the node sees the member in that state.
-async fn sees(node: &Node, name: &str, state: MemberState) {
-    let (snapshot, mut events) = node.membership().subscribe();
-    if snapshot.find(&id(name)).is_some_and(|member| member.state == state) {
-        return;
-    }
-    soon(&format!("{name} being {state}"), async {
-        while let Some(event) = events.next().await {
-            if let MemberEvent::Changed { member, .. } = event
-                && member.node_id == id(name)
-                && member.state == state
-            {
-                return;
-            }
-        }
-        panic!("the events ended");
-    })
-    .await;
+/// A page of the control API: its status code and its text.
+async fn page(ca: &DevCa, node: &Node, path: &str) -> (u16, String) {
+    let operator = ca.identity("test", "operator", "alice").expect("an identity");
+    let tls = TlsConnector::from(operator.client_config(&[b"http/1.1"]));
+    let tcp = TcpStream::connect(node.edge_address().expect("an edge")).await.expect("a connection");
+    let mut stream = tls.connect(server_name(Some(node.id())), tcp).await.expect("a handshake");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", node.id());
+    stream.write_all(request.as_bytes()).await.expect("a request");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.expect("a response");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (code, body.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,4 +86,22 @@ async fn a_node_that_is_no_member_is_ready_at_once() {
     assert_eq!(node.membership().snapshot().all().len(), 0);
     assert!(node.edge_address().is_some() && node.gossip().is_none());
     soon("the node to stop", node.stop()).await.expect("nothing to say goodbye to");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn membership_that_ends_by_itself_fails_the_node() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let ca = DevCa::new("example.org").expect("an authority");
+    let a = start(&ca, folder.path(), "a", &[]).await;
+    soon("a to be ready", a.ready()).await.expect("a is ready");
+    let (code, body) = soon("the page", page(&ca, &a, "/healthz")).await;
+    assert_eq!((code, body.as_str()), (200, r#"{"status":"up"}"#));
+
+    a.gossip().expect("membership").stop();
+    let error = soon("the failure", a.failed()).await;
+    assert!(matches!(error, NodeError::Gossip(_)), "{error}");
+    let (code, body) = soon("the page", page(&ca, &a, "/healthz")).await;
+    assert_eq!((code, body.as_str()), (503, r#"{"status":"down"}"#));
+    let (code, body) = soon("the page", page(&ca, &a, "/readyz")).await;
+    assert!(code == 503 && body.contains("gossip.ended"), "{code} {body}");
 }

@@ -37,6 +37,10 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             _ = interrupt.recv() => break "SIGINT",
             _ = terminate.recv() => break "SIGTERM",
             () = &mut stdin_closed => break "the end of standard input",
+            error = node.failed() => {
+                report::remove_ready_file(&args);
+                return Err(Failure::from_error(Exit::Failed, &error).while_doing("the node can't go on"));
+            }
             () = node.leave_asked() => break "a request of an operator",
             result = node.ready(), if !ready => {
                 result.map_err(|error| Failure::from_error(Exit::Failed, &error))?;

@@ -15,7 +15,9 @@ use super::{
     Node, NodeError,
     control::LeaveSwitch,
     edge::{self, EdgeParts},
-    log, metadata, startup,
+    log, metadata,
+    rpc::Rpc,
+    startup,
 };
 use crate::config::{MeshConfig, NodeConfig};
 
@@ -26,6 +28,7 @@ pub struct NodeBuilder {
     config: MeshConfig,
     identity: IdentityFrom,
     clock: Option<Arc<dyn Clock>>,
+    grpc: tonic::service::Routes,
 }
 
 /// Where the node's identity comes from.
@@ -74,6 +77,17 @@ impl NodeBuilder {
         self
     }
 
+    /// gRPC services for other nodes to call, beside the health protocol that every node
+    /// answers. They are served over HTTP/3 and HTTP/2 on the node's port; handlers find
+    /// the caller in the request's extensions, as
+    /// [`PeerInfo`](mesh_transport::rpc::PeerInfo). Callers use [`Node::channel`].
+    ///
+    /// `routes` must not have `grpc.health.v1.Health` itself: [`start`](Self::start) would panic.
+    pub fn grpc(mut self, routes: tonic::service::Routes) -> Self {
+        self.grpc = routes;
+        self
+    }
+
     /// Starts the node. It listens when this returns; [`Node::ready`] tells when it is a member.
     ///
     /// # Errors
@@ -82,7 +96,8 @@ impl NodeBuilder {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, and if the services given to [`grpc`](Self::grpc) have a
+    /// health service of their own.
     ///
     /// # Cancel safety
     ///
@@ -103,11 +118,13 @@ impl NodeBuilder {
         let endpoint = Endpoint::bind(config.transport, found.identity.clone(), Some(secret))?;
         let address = startup::advertised(&endpoint)?;
         let links = Arc::new(Links::new(endpoint.clone())?);
+        let (rpc, serving) = Rpc::serve(self.grpc, &endpoint, Arc::clone(&clock)).await?;
 
         let mut node = Node {
             identity: Arc::clone(&local),
             address,
             endpoint: endpoint.clone(),
+            rpc,
             gossip: None,
             membership: Arc::new(startup::Nobody),
             edge: None,
@@ -116,11 +133,12 @@ impl NodeBuilder {
             leave_switch: LeaveSwitch::new(local.id.node_id.clone()),
             leave_timeout: config.node.leave_timeout,
             state: Arc::default(),
-            tasks: Vec::new(),
+            tasks: serving.into_iter().collect(),
             _watch: found.watch,
             _lock: lock,
         };
-        let started = Started { node_config: &config.node, local, address, clock: &clock };
+        let http3 = endpoint.config().http3.enabled;
+        let started = Started { node_config: &config.node, local, address, http3, clock: &clock };
         if config.gossip.enabled {
             let gossip = started.gossip(config.gossip, links, &node._lock).await?;
             node.membership = Arc::new(gossip.clone());
@@ -130,6 +148,7 @@ impl NodeBuilder {
             node.tasks.push(tokio::spawn(logging).abort_handle());
             node.gossip = Some(gossip);
         }
+        node.tasks.push(node.rpc.follow(Arc::clone(&node.state)));
         if control.enabled {
             let parts = EdgeParts {
                 config: edge_config.validate().map_err(NodeError::Settings)?,
@@ -139,6 +158,7 @@ impl NodeBuilder {
                 state: Arc::clone(&node.state),
                 leave_switch: node.leave_switch.clone(),
                 clock: Arc::clone(&clock),
+                rpc_metrics: node.rpc.metrics().clone(),
             };
             let server = edge::serve(parts).await?;
             node.edge_address = Some(server.local_addr());
@@ -169,6 +189,7 @@ struct Started<'s> {
     node_config: &'s NodeConfig,
     local: Arc<PeerIdentity>,
     address: SocketAddr,
+    http3: bool,
     clock: &'s Arc<dyn Clock>,
 }
 
@@ -180,7 +201,7 @@ impl Started<'_> {
         data_dir: &DirectoryLock,
     ) -> Result<GossipHandle, NodeError> {
         let addresses = vec![self.address];
-        let metadata = metadata::well_known(self.node_config, &self.local, &addresses, None);
+        let metadata = metadata::well_known(self.node_config, &self.local, &addresses, None, self.http3);
         let local = LocalNode { identity: Arc::clone(&self.local), addresses, metadata };
         let options = DriverOptions {
             data_dir: Some(data_dir.path().join("gossip")),
@@ -193,8 +214,9 @@ impl Started<'_> {
     /// Tells the members where the control API is, now that its port is known.
     async fn announce_edge(&self, node: &Node) -> Result<(), NodeError> {
         let Some(gossip) = &node.gossip else { return Ok(()) };
+        let addresses = [self.address];
         let metadata =
-            metadata::well_known(self.node_config, &self.local, &[self.address], node.edge_address);
+            metadata::well_known(self.node_config, &self.local, &addresses, node.edge_address, self.http3);
         for (key, value) in metadata.iter().filter(|(key, _)| *key == metadata::ENDPOINTS) {
             gossip.set_metadata(key, value).await.map_err(NodeError::Gossip)?;
         }

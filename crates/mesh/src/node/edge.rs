@@ -1,14 +1,11 @@
 //! The control API of a node: its routes, who may call them, and when the node is ready.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use mesh_core::{Clock, InstanceId, Membership, Validated};
 use mesh_gossip::{
-    GossipHandle,
+    GossipHandle, GossipStatus,
     api::{PeersOptions, peers_routes},
 };
 use mesh_transport::{
@@ -17,8 +14,10 @@ use mesh_transport::{
         EdgeConfig, EdgeMetrics, EdgeServer, EdgeTls, HealthRoutes, Readiness, ReadinessReason, StackOptions,
         health_routes, stack,
     },
+    rpc::RpcMetrics,
 };
 use prometheus_client::{encoding::text, registry::Registry};
+use tokio::sync::watch;
 
 use super::{
     NodeError,
@@ -34,13 +33,14 @@ pub(super) struct EdgeParts {
     pub(super) state: Arc<State>,
     pub(super) leave_switch: LeaveSwitch,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) rpc_metrics: RpcMetrics,
 }
 
-/// What readiness depends on.
+/// What liveness and readiness depend on.
 #[derive(Default)]
 pub(super) struct State {
     gossip: OnceLock<GossipHandle>,
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
 }
 
 impl State {
@@ -52,10 +52,19 @@ impl State {
 
     /// Not ready any more.
     pub(super) fn stopping(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
     }
 
-    fn readiness(&self) -> Readiness {
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Fit to go on. Membership that ended although nobody stopped the node does not come back.
+    fn is_live(&self) -> bool {
+        self.is_stopping() || self.gossip.get().is_none_or(GossipHandle::is_running)
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
         let mut reasons = Vec::new();
         let mut reason = |code: &'static str, detail: &str, action: &'static str| {
             reasons.push(ReadinessReason {
@@ -64,11 +73,18 @@ impl State {
                 action: action.into(),
             });
         };
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             reason("node.stopping", "the node says goodbye and stops", "use another node");
         }
         if let Some(gossip) = self.gossip.get() {
             let status = gossip.status();
+            if !self.is_live() {
+                reason(
+                    "gossip.ended",
+                    "membership ended by itself; others take this node for dead",
+                    "restart the node, and look at its log",
+                );
+            }
             if status.stepped_aside {
                 reason(
                     "gossip.conflict",
@@ -91,6 +107,43 @@ impl State {
             }
         }
         Readiness::from_reasons(reasons)
+    }
+}
+
+/// Tells when liveness or readiness may have changed.
+pub(super) struct StateChanges {
+    state: Arc<State>,
+    stopping: watch::Receiver<bool>,
+    status: Option<watch::Receiver<GossipStatus>>,
+    over: bool,
+}
+
+impl StateChanges {
+    /// Changes from here on.
+    pub(super) fn new(state: Arc<State>) -> Self {
+        let stopping = state.stopping.subscribe();
+        let status = state.gossip.get().map(GossipHandle::status_changes);
+        Self { state, stopping, status, over: false }
+    }
+
+    /// Waits for the next one; false if there will be none, because the node stops or its
+    /// membership has ended.
+    pub(super) async fn next(&mut self) -> bool {
+        if self.over {
+            return false;
+        }
+        match (&mut self.status, self.state.gossip.get()) {
+            (Some(status), Some(gossip)) => tokio::select! {
+                // The handle in `state` keeps the channel open.
+                _ = status.changed() => {}
+                () = gossip.ended() => {}
+                // The sender is in `state`.
+                _ = self.stopping.wait_for(|stopping| *stopping) => {}
+            },
+            _ => drop(self.stopping.wait_for(|stopping| *stopping).await),
+        }
+        self.over = self.state.is_stopping() || !self.state.is_live();
+        true
     }
 }
 
@@ -117,11 +170,11 @@ fn router(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
         hub: parts.config.hub_limits(),
         metrics: metrics.clone(),
     });
-    let state = Arc::clone(&parts.state);
+    let (live, ready) = (Arc::clone(&parts.state), Arc::clone(&parts.state));
     let registry = registry(parts, metrics);
     let health = health_routes(HealthRoutes {
-        live: Arc::new(|| true),
-        ready: Arc::new(move || state.readiness()),
+        live: Arc::new(move || live.is_live()),
+        ready: Arc::new(move || ready.readiness()),
         metrics: Arc::new(move || {
             let mut page = String::new();
             // Writing to a string can't fail.
@@ -136,6 +189,7 @@ fn router(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
 fn registry(parts: &EdgeParts, metrics: &EdgeMetrics) -> Registry {
     let mut registry = Registry::default();
     parts.identity.metrics().register(&mut registry);
+    parts.rpc_metrics.register(&mut registry);
     metrics.register(&mut registry);
     if let Some(gossip) = &parts.gossip {
         mesh_gossip::metrics::register(&mut registry, gossip.clone());

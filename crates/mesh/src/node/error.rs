@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use mesh_core::{SettingError, fs::FileError, fs::LockError};
+use mesh_core::{MemberState, NodeId, SettingError, fs::FileError, fs::LockError};
 use mesh_gossip::GossipError;
-use mesh_transport::{TransportError, edge::EdgeError, error::IdentityError};
+use mesh_transport::{TransportError, edge::EdgeError, error::IdentityError, rpc::PolicyViolation};
 
 /// Why a node did not start, or not stop in good order.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +59,41 @@ pub enum NodeError {
     /// Membership could not be started, or ended by itself.
     #[error("membership failed")]
     Gossip(#[source] GossipError),
+    /// The endpoint `mesh` has no rules; nothing was started.
+    #[error("cannot serve gRPC")]
+    Policy(#[from] PolicyViolation),
     /// The control API's port could not be opened.
     #[error("cannot serve the control API")]
     Edge(#[from] EdgeError),
     /// The goodbye was not acknowledged; the node has stopped nevertheless.
     #[error("the goodbye was not acknowledged")]
     Leave(#[source] GossipError),
+}
+
+/// Why there is no channel to a node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// Membership does not know the node, or this node is no member itself.
+    #[error("{node_id} is not a known member; wait for `Node::ready`, or check the name")]
+    Unknown {
+        /// Who was asked for.
+        node_id: NodeId,
+    },
+    /// The node is dead or has left.
+    #[error("{node_id} is {state}; a channel needs a live member")]
+    Gone {
+        /// Who was asked for.
+        node_id: NodeId,
+        /// Its state.
+        state: MemberState,
+    },
+    /// The member is known without an address.
+    #[error("no address of {node_id} is known yet; retry later")]
+    NoAddress {
+        /// Who was asked for.
+        node_id: NodeId,
+    },
 }
 
 fn list(problems: &[SettingError]) -> String {

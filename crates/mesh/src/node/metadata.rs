@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use mesh_core::PeerIdentity;
+use mesh_core::{Member, PeerIdentity};
+use mesh_transport::rpc::Transport;
 use serde_json::json;
 
 use crate::config::NodeConfig;
@@ -13,12 +14,16 @@ pub(super) const MESH_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The key that says where which service is.
 pub(super) const ENDPOINTS: &str = "endpoints";
 
+/// The key that says what gRPC is served over.
+const TRANSPORTS: &str = "transports";
+
 /// The metadata that comes from settings, certificate and sockets.
 pub(super) fn well_known(
     config: &NodeConfig,
     identity: &PeerIdentity,
     addresses: &[SocketAddr],
     edge: Option<SocketAddr>,
+    http3: bool,
 ) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::new();
     let mut set = |key: &str, value: String| {
@@ -34,8 +39,8 @@ pub(super) fn well_known(
     }
     set("mesh_version", MESH_VERSION.to_owned());
     set("protocols", format!("gossip={}-{}", mesh_gossip::PROTOCOL.min, mesh_gossip::PROTOCOL.max));
-    set("transports", "h3,h2".to_owned());
-    set(ENDPOINTS, endpoints(addresses, edge));
+    set(TRANSPORTS, transports(http3).to_owned());
+    set(ENDPOINTS, endpoints(addresses, edge, http3));
     set("security", security(identity));
     for (label, value) in &config.labels {
         set(&format!("label.{label}"), value.clone());
@@ -43,9 +48,21 @@ pub(super) fn well_known(
     metadata
 }
 
-fn endpoints(addresses: &[SocketAddr], edge: Option<SocketAddr>) -> String {
+/// What gRPC is served over, the preferred one first.
+fn transports(http3: bool) -> &'static str {
+    if http3 { "h3,h2" } else { "h2" }
+}
+
+/// Whether a member serves gRPC over HTTP/3; `None` if it does not say.
+pub(super) fn serves_http3(member: &Member) -> Option<bool> {
+    let transports = member.metadata(TRANSPORTS)?;
+    Some(transports.split(',').any(|transport| transport.trim() == Transport::Http3.as_str()))
+}
+
+fn endpoints(addresses: &[SocketAddr], edge: Option<SocketAddr>, http3: bool) -> String {
+    let transport = if http3 { Transport::Http3 } else { Transport::Http2 }.as_str();
     let mesh = addresses.iter().map(|address| {
-        json!({ "service": "mesh", "url": format!("https://{address}"), "transport": "h3", "encoding": "protobuf" })
+        json!({ "service": "mesh", "url": format!("https://{address}"), "transport": transport, "encoding": "protobuf" })
     });
     let control = edge.iter().map(|address| {
         json!({ "service": "control", "url": format!("https://{address}"), "transport": "h2", "encoding": "json" })
@@ -76,7 +93,7 @@ mod tests {
             certificate: CertificateInfo { serial: "0a".into(), not_before_s: 1, not_after_s: 2 },
         };
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let metadata = well_known(&config, &identity, &[address(1)], Some(address(2)));
+        let metadata = well_known(&config, &identity, &[address(1)], Some(address(2)), true);
         let lines: Vec<String> = metadata
             .iter()
             .filter(|(key, _)| *key != "mesh_version")
@@ -93,5 +110,9 @@ mod tests {
         transports: h3,h2
         "#);
         assert!(!metadata.contains_key("zone"), "what is not set is not said");
+
+        let without = well_known(&config, &identity, &[address(1)], None, false);
+        assert_eq!(without[TRANSPORTS], "h2");
+        assert!(without[ENDPOINTS].contains(r#""transport":"h2""#), "{}", without[ENDPOINTS]);
     }
 }

@@ -1,4 +1,4 @@
-//! A node: identity, port, membership and control API, joined and run together.
+//! A node: identity, port, membership, gRPC and control API, joined and run together.
 
 mod builder;
 mod control;
@@ -6,6 +6,7 @@ mod edge;
 mod error;
 mod log;
 mod metadata;
+mod rpc;
 mod startup;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -17,13 +18,14 @@ use mesh_transport::{
     endpoint::Endpoint,
     error::IdentityError,
     identity::{IdentitySource, IdentityWatch},
+    rpc::{Channel, Lane},
 };
 use tokio::task::AbortHandle;
 
 pub use builder::NodeBuilder;
-pub use error::NodeError;
+pub use error::{NodeError, ResolveError};
 
-use self::{control::LeaveSwitch, edge::State};
+use self::{control::LeaveSwitch, edge::State, rpc::Rpc};
 
 /// Longest wait for peers to learn that the port is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,6 +37,7 @@ pub struct Node {
     identity: Arc<PeerIdentity>,
     address: SocketAddr,
     endpoint: Endpoint,
+    rpc: Rpc,
     /// `None` if membership is off (`gossip.enabled`).
     gossip: Option<GossipHandle>,
     membership: Arc<dyn Membership>,
@@ -96,6 +99,35 @@ impl Node {
         &self.endpoint
     }
 
+    /// A channel to another member, which generated clients accept. Nothing is connected yet.
+    ///
+    /// Where the member is, and whether it serves HTTP/3, comes from membership. A channel
+    /// keeps to what was known when it was made: ask again for each burst of calls, or when
+    /// calls fail. Clones, and channels to the same member and lane, share a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ResolveError`] if the node is not a live member with an address.
+    pub fn channel(&self, node_id: &NodeId, lane: Lane) -> Result<Channel, ResolveError> {
+        self.rpc.channel(&self.membership.snapshot(), node_id, lane)
+    }
+
+    /// Ends once a part of the node has ended by itself: the node is of no use any more and
+    /// should be dropped or [stopped](Self::stop). `/healthz` answers 503 from then on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn failed(&self) -> NodeError {
+        match &self.gossip {
+            Some(gossip) => {
+                gossip.ended().await;
+                NodeError::Gossip(GossipError::Stopped)
+            }
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until the node has the full list of members, or is the first of its cluster.
     ///
     /// # Errors
@@ -139,7 +171,8 @@ impl Node {
 
     /// Says goodbye, ends what is under way and closes the node, in bounded time.
     ///
-    /// The bounds are `node.leave_timeout`, `transport.edge.drain_timeout` and one second.
+    /// The bounds are `node.leave_timeout`, then the longer of `transport.edge.drain_timeout`
+    /// and `transport.server.drain_timeout` for calls at work, and about two seconds.
     ///
     /// # Errors
     ///
@@ -154,9 +187,13 @@ impl Node {
             Some(gossip) => gossip.leave(self.leave_timeout).await,
             None => Ok(()),
         };
-        if let Some(edge) = self.edge.take() {
-            edge.shutdown().await;
-        }
+        let edge = self.edge.take();
+        let edge_ends = async {
+            if let Some(edge) = edge {
+                edge.shutdown().await;
+            }
+        };
+        tokio::join!(edge_ends, self.rpc.drain());
         self.endpoint.close();
         // Peers that do not answer are told by their own timeouts.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
