@@ -98,7 +98,7 @@ impl Gossip {
         if self.has_bug(silent) {
             return;
         }
-        if ours && word.state == MemberState::Alive && word.incarnation == held {
+        if ours && word.state == MemberState::Alive && word.incarnation == held && !word.challenged {
             return;
         }
         if !ours && word.state == MemberState::Alive && self.rival_answers(now, word) {

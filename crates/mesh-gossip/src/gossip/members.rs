@@ -138,6 +138,9 @@ impl Gossip {
                 std::cmp::Ordering::Equal => {
                     self.counters.duplicates += 1;
                     self.outbox.heard(from, &word.node_id);
+                    if word.challenged {
+                        self.challenge(now, &word, Some(from));
+                    }
                     if word.state == MemberState::Suspect {
                         self.hear_suspicion(now, from, &word, source);
                     }
@@ -156,14 +159,19 @@ impl Gossip {
             return;
         }
         match word.state {
-            MemberState::Alive => self.becomes_alive(now, from, &word, source, &held),
+            MemberState::Alive => {
+                self.becomes_alive(now, from, &word, source, &held);
+                if word.challenged {
+                    self.challenge(now, &word, Some(from));
+                }
+            }
             MemberState::Suspect => {
                 self.hear_suspicion(now, from, &word, source);
                 self.take_descriptor(now, from, &word, source);
             }
             MemberState::Dead if source == Source::Page => {
                 // The sender may have been cut off from a member that lives: ask the member.
-                self.hear_suspicion(now, from, &word, source);
+                self.challenge(now, &word, Some(from));
             }
             MemberState::Dead => self.becomes_dead(
                 now,
@@ -209,6 +217,7 @@ impl Gossip {
         held: &Arc<Member>,
     ) {
         let restarted = word.instance != held.instance;
+        self.claims.settle(&word.node_id);
         let suspected = self.suspicions.remove(&word.node_id).is_some();
         if suspected {
             self.counters.suspicions_refuted += 1;
@@ -309,6 +318,7 @@ impl Gossip {
             member.rtt = None;
             record.reclaim_at = Some(reclaim_at);
         });
+        self.claims.settle(node_id);
         self.forget_probe(node_id);
         self.overlay_changed(now);
         before
@@ -329,6 +339,7 @@ impl Gossip {
                 accusers: Vec::new(),
                 refused_by: Vec::new(),
                 age_us: 0,
+                challenged: false,
             };
             self.becomes_left(now, &word, Some(from));
         }
@@ -491,6 +502,7 @@ impl Gossip {
             metadata_version: member.metadata_version,
             descriptor,
             verified: true,
+            challenged: self.claims.is_open(node_id),
             accusers: suspicion.map_or_else(Vec::new, |s| s.accusers().map(ToString::to_string).collect()),
             refused_by: suspicion
                 .map_or_else(Vec::new, |s| s.refused_by().map(ToString::to_string).collect()),

@@ -8,10 +8,12 @@
 //! | `local` | words about ourselves: refuting, superseding, conflicts; metadata; leaving |
 //! | `probing` | who is probed when, and what a missing answer sets off |
 //! | `suspicion` | how long a suspect has to refute |
+//! | `claims` | what a healed partition's other half holds for dead: a chance to refute, without suspicion |
 //! | `push` | changes flow along the overlay |
 //! | `repair` | what was missed is found by digests and fetched in pages |
 //! | `rejoin` | seeds, saved members, lost members, isolation |
 
+mod claims;
 mod intake;
 mod links;
 mod local;
@@ -43,8 +45,8 @@ use crate::{
 
 pub use self::rejoin::MEMBERS_FILE;
 use self::{
-    links::Links, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin, repair::Repair,
-    suspicion::Suspicion,
+    claims::Claims, links::Links, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin,
+    repair::Repair, suspicion::Suspicion,
 };
 
 /// Housekeeping that has no deadline of its own.
@@ -96,6 +98,7 @@ pub struct Gossip {
     links: Links,
     prober: Prober,
     suspicions: BTreeMap<NodeId, Suspicion>,
+    claims: Claims,
     outbox: Outbox,
     repair: Repair,
     rejoin: Rejoin,
@@ -136,6 +139,7 @@ impl Gossip {
             links: Links::default(),
             prober: Prober::default(),
             suspicions: BTreeMap::new(),
+            claims: Claims::default(),
             outbox: Outbox::default(),
             repair: Repair::new(first_repair),
             rejoin,
@@ -276,6 +280,7 @@ impl Gossip {
         for suspicion in self.suspicions.values_mut() {
             suspicion.forgive(late_by);
         }
+        self.claims.forgive(late_by);
         self.counters.late_timers += 1;
     }
 }
@@ -325,6 +330,7 @@ impl Machine for Gossip {
             self.tend_rejoin(now);
             self.repeat_goodbye();
             self.tend_repair(now);
+            self.tend_claims(now);
             self.reclaim(now);
         }
         self.flush(now);

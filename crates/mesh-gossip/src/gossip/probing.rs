@@ -434,6 +434,7 @@ impl Gossip {
             accusers: Vec::new(),
             refused_by: Vec::new(),
             age_us: 0,
+            challenged: false,
         };
         self.take_word(now, from, word, Source::Own);
     }

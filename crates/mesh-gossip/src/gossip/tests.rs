@@ -29,6 +29,8 @@ struct Net {
     queue: VecDeque<(NodeId, Input)>,
     seed: u64,
     blocked: BTreeSet<NodeId>,
+    /// One side of a partition; empty without one.
+    split: BTreeSet<NodeId>,
 }
 
 fn name(i: usize) -> NodeId {
@@ -44,6 +46,7 @@ impl Net {
             queue: VecDeque::new(),
             seed: 1,
             blocked: BTreeSet::new(),
+            split: BTreeSet::new(),
         }
     }
 
@@ -131,7 +134,7 @@ impl Net {
         match effect {
             Effect::Transmit { to, payload } => {
                 let linked = self.links.contains(&(id.clone(), to.clone()));
-                if linked && !self.blocked.contains(id) && !self.blocked.contains(&to) {
+                if linked && !self.apart(id, &to) {
                     let from = self.nodes[id].identity.clone();
                     let event = DatagramEvent::Received { from, payload, path: LinkPath::Memory };
                     self.queue.push_back((to, Input::Link(event)));
@@ -154,10 +157,16 @@ impl Net {
         }
     }
 
+    fn apart(&self, a: &NodeId, b: &NodeId) -> bool {
+        self.blocked.contains(a)
+            || self.blocked.contains(b)
+            || self.split.contains(a) != self.split.contains(b)
+    }
+
     fn connect(&mut self, id: &NodeId, target: LinkTarget) {
         let there =
             self.nodes.values().find(|n| n.address == target.address && n.up).map(|n| n.identity.clone());
-        let there = there.filter(|i| !self.blocked.contains(i.node_id()) && !self.blocked.contains(id));
+        let there = there.filter(|i| !self.apart(i.node_id(), id));
         let Some(peer) = there else {
             let failed = DatagramEvent::ConnectFailed { target, error: ConnectError::Refused };
             self.queue.push_back((id.clone(), Input::Link(failed)));
@@ -444,4 +453,26 @@ fn who_was_forgotten_is_not_revived_by_the_table_of_a_sleeper() {
     net.settle();
     net.run(MS(10_000));
     assert_eq!(net.state(0, 2), None, "its certificate answered nobody");
+}
+
+#[test]
+fn a_healed_partition_suspects_nobody_on_the_way() {
+    let mut net = Net::cluster(12);
+    let far: BTreeSet<NodeId> = (6..12).map(name).collect();
+    net.split = far.clone();
+    net.run(MS(30_000));
+    assert_eq!(net.nodes[&name(0)].core.status().alive, 6);
+    for node in net.nodes.values_mut() {
+        node.events.clear();
+    }
+    net.split.clear();
+    net.run(MS(5_000));
+    for (id, node) in &net.nodes {
+        assert_eq!(node.core.status().alive, 12, "{id}");
+        let blamed = node.events.iter().any(|e| {
+            let Event::Member(MemberEvent::Changed { change, .. }) = e else { return false };
+            matches!(change, MemberChange::Suspected | MemberChange::Died)
+        });
+        assert!(!blamed, "{id} blamed somebody who lives: {:?}", node.events);
+    }
 }

@@ -69,6 +69,9 @@ pub struct Update {
     /// Microseconds since the change was made, summed over the hops.
     #[prost(uint64, tag = "10")]
     pub age_us: u64,
+    /// Somebody holds this member for dead at this incarnation: may it refute.
+    #[prost(bool, tag = "11")]
+    pub challenged: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Descriptor {

@@ -151,6 +151,7 @@ pub(crate) struct Word {
     pub(crate) accusers: Vec<NodeId>,
     pub(crate) refused_by: Vec<NodeId>,
     pub(crate) age_us: u64,
+    pub(crate) challenged: bool,
 }
 
 impl Word {
@@ -186,6 +187,7 @@ impl Word {
             accusers: names(update.accusers)?,
             refused_by: names(update.refused_by)?,
             age_us: update.age_us,
+            challenged: update.challenged,
         })
     }
 }

@@ -158,12 +158,44 @@ impl Cluster {
             let left = limit.saturating_sub(from.elapsed());
             let full = tokio::time::timeout(left, status.wait_for(|s| s.alive == alive)).await;
             if full.is_err() {
+                self.say_counters();
                 let short: Vec<usize> =
                     self.members.iter().map(|m| m.gossip.status().alive).filter(|n| *n != alive).collect();
                 bail!("{} members do not see {alive} alive within {limit:?} but {short:?}", short.len());
             }
         }
         Ok(from.elapsed())
+    }
+
+    /// What all members together counted, to see what a cluster that does not settle is busy with.
+    fn say_counters(&self) {
+        let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+        for member in &self.members {
+            let c = member.gossip.counters();
+            for (name, value) in [
+                ("sent_messages", c.sent_messages),
+                ("sent_bytes", c.sent_bytes),
+                ("received_messages", c.received_messages),
+                ("refused_rate", c.refused_rate),
+                ("duplicates", c.duplicates),
+                ("probes", c.probes),
+                ("probe_timeouts", c.probe_timeouts),
+                ("probe_refusals", c.probe_refusals),
+                ("suspicions_started", c.suspicions_started),
+                ("suspicions_refuted", c.suspicions_refuted),
+                ("suspicions_confirmed", c.suspicions_confirmed),
+                ("refutations", c.refutations),
+                ("syncs_started", c.syncs_started),
+                ("sync_records_sent", c.sync_records_sent),
+                ("late_timers", c.late_timers),
+                ("links", member.gossip.status().links as u64),
+                ("wanted", member.gossip.status().overlay_wanted as u64),
+                ("wanted_up", member.gossip.status().overlay_up as u64),
+            ] {
+                *sums.entry(name).or_default() += value;
+            }
+        }
+        say(format_args!("all members together: {sums:?}"));
     }
 
     async fn wait_overlay(&self, limit: Duration) -> Result<Duration> {
@@ -274,11 +306,21 @@ async fn bootstrap(cluster: &mut Cluster, n: usize, figures: &mut Figures) -> Re
         cluster.start().await?;
     }
     let started = from.elapsed();
-    cluster.wait_full(n, Duration::from_secs(120)).await?;
+    let mut told = Vec::new();
+    while told.last().is_none_or(|(_, ready, alive)| *ready < n || *alive < n * n) && told.len() < 40 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let ready = cluster.members.iter().filter(|m| m.gossip.status().ready).count();
+        let alive = cluster.members.iter().map(|m| m.gossip.status().alive).sum::<usize>();
+        told.push((cpu_seconds()? - cpu, ready, alive));
+    }
+    say(format_args!("every 250 ms, CPU s, ready, alive in all views: {told:.1?}"));
+    cluster.wait_full(n, Duration::from_secs(60)).await?;
     figures.note("bootstrap_s", ms(from.elapsed()) / 1e3);
     let cpu_full = cpu_seconds()? - cpu;
     cluster.wait_overlay(Duration::from_secs(120)).await?;
     figures.note("overlay_s", ms(from.elapsed()) / 1e3);
+    let handshakes: u64 = cluster.members.iter().map(|m| m.endpoint.connections() as u64).sum();
+    say(format_args!("{handshakes} connection ends"));
     say(format_args!(
         "{n} members: started {:.2} s, full views {:.2} s ({cpu_full:.1} s CPU), overlay {:.2} s ({:.1} s CPU)",
         started.as_secs_f64(),
@@ -423,14 +465,9 @@ async fn faults(cluster: &mut Cluster, options: &Options) -> Result<usize> {
     say(format_args!(
         "stalls up to 1.5 s for {time:?}: {stalled_dead} false deaths, {stalled_suspected} suspected"
     ));
-    let gone: Vec<NodeId> = children.iter().map(|c| c.name.clone()).collect();
+    // Dropping kills them; the next measurement starts when everybody knows.
     drop(children);
-    for name in gone {
-        let known = cluster.watch(now(), &name, MemberChange::Died, Duration::from_secs(8)).await;
-        if known.is_err() {
-            say(format_args!("{name} was already dead for some"));
-        }
-    }
+    cluster.wait_full(cluster.members.len(), Duration::from_secs(60)).await?;
     Ok(lost_dead + stalled_dead)
 }
 
