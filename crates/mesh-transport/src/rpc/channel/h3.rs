@@ -19,9 +19,10 @@ use http_body::{Body, Frame};
 use mesh_core::BoxError;
 use tonic::Status;
 
-use super::{Failure, connector::H3Connection, upload::AttemptBody};
-use crate::rpc::h3_quinn::{
-    Connection, Opener, Outgoing as _, RecvStream, request_block, send_body, stand_in,
+use super::{Failure, attempt_head, connector::H3Connection, upload::AttemptBody};
+use crate::rpc::{
+    Reason,
+    h3_quinn::{Connection, Opener, Outgoing as _, RecvStream, request_block, send_body, stand_in},
 };
 
 /// Longest header block that we accept from a server.
@@ -51,15 +52,23 @@ impl Http3 {
     }
 
     /// Sends a request and waits for the head of the response.
-    pub(super) async fn send(&self, head: Parts, body: AttemptBody) -> Result<Response<Http3Body>, Failure> {
+    pub(super) async fn send(
+        &self,
+        head: &Parts,
+        reason: Reason,
+        body: AttemptBody,
+    ) -> Result<Response<Http3Body>, Failure> {
         let mut requests = self.requests.clone();
         // Writes are gathered, so that nothing has left when this fails.
         let unsent = |error| match failure(error) {
             Failure::Lost { source, .. } => Failure::Lost { unsent: true, source },
             other => other,
         };
-        let block = request_block(&head);
-        let request = if block.is_some() { stand_in() } else { Request::from_parts(head, ()) };
+        let block = request_block(head, reason);
+        let request = match block {
+            Some(_) => stand_in(),
+            None => Request::from_parts(attempt_head(head, reason), ()),
+        };
         let stream = requests.send_request(request).await.map_err(unsent)?;
         let (mut send, mut recv) = stream.split();
         if let Some(block) = block {

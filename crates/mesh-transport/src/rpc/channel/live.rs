@@ -19,7 +19,7 @@ use http_body::{Body, Frame};
 use tokio::{sync::Notify, time::Instant};
 use tonic::Status;
 
-use super::{Failure, Inner, h2, h3, upload::AttemptBody};
+use super::{Failure, Inner, attempt_head, h2, h3, upload::AttemptBody};
 use crate::rpc::{Reason, Transport};
 
 /// A connection that requests go out on. The last one to hold it closes it, so that
@@ -110,13 +110,15 @@ impl Live {
     /// Sends a request and waits for the head of the response.
     pub(super) async fn send(
         self: &Arc<Self>,
-        head: Parts,
+        head: &Parts,
         body: AttemptBody,
     ) -> Result<Response<LiveBody>, Failure> {
         let at_work = AtWork::new(self.clone());
         let response = match &self.carrier {
-            Carrier::Http3(http3) => http3.send(head, body).await?.map(CarrierBody::Http3),
-            Carrier::Http2(http2) => http2.send(head, body).await?.map(CarrierBody::Http2),
+            Carrier::Http3(http3) => http3.send(head, self.reason, body).await?.map(CarrierBody::Http3),
+            Carrier::Http2(http2) => {
+                http2.send(attempt_head(head, self.reason), body).await?.map(CarrierBody::Http2)
+            }
         };
         let at_work = at_work.begun();
         Ok(response.map(|body| LiveBody { body, _at_work: at_work }))

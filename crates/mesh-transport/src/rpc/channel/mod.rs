@@ -176,7 +176,7 @@ impl Inner {
         loop {
             let live = self.current().await?;
             let Some(body) = upload.attempt() else { unreachable!("checked before each repetition") };
-            let sent = live.send(attempt_head(&head, live.reason), body).await;
+            let sent = live.send(&head, body).await;
             attempts += 1;
             let failure = match sent {
                 Ok(response) => {

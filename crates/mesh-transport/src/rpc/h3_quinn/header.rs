@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request, response};
 
 use super::STAND_IN_AUTHORITY;
+use crate::rpc::{REASON_HEADER, Reason};
 
 /// Largest block that is made here, by RFC 9114's measure of 32 bytes a field and its
 /// text. Larger ones are left to h3, which knows what the peer accepts.
@@ -22,8 +23,8 @@ const SCHEME_HTTPS: u64 = 23;
 const STATUS_200: u64 = 25;
 const CONTENT_TYPE: u64 = 44;
 
-/// The block of a request; `None` leaves it to h3.
-pub(crate) fn request(head: &request::Parts) -> Option<Bytes> {
+/// The block of a request that goes out for `reason`; `None` leaves it to h3.
+pub(crate) fn request(head: &request::Parts, reason: Reason) -> Option<Bytes> {
     let (authority, path) = (head.uri.authority()?.as_str(), head.uri.path_and_query()?.as_str());
     if head.uri.scheme() != Some(&http::uri::Scheme::HTTPS)
         || head.headers.contains_key(header::HOST)
@@ -43,6 +44,9 @@ pub(crate) fn request(head: &request::Parts) -> Option<Bytes> {
     block.named(AUTHORITY, authority.as_bytes(), false);
     block.named(PATH, path.as_bytes(), false);
     block.fields(&head.headers);
+    if reason != Reason::Negotiated {
+        block.field(REASON_HEADER.as_bytes(), reason.as_str().as_bytes(), false);
+    }
     block.finish()
 }
 
@@ -106,11 +110,14 @@ impl Block {
                 self.named(CONTENT_TYPE, value.as_bytes(), value.is_sensitive());
                 continue;
             }
-            let name = name.as_str().as_bytes();
-            self.size += 32 + name.len() + value.len();
-            self.text(if value.is_sensitive() { 0b0011_0000 } else { 0b0010_0000 }, 3, name);
-            self.text(0, 7, value.as_bytes());
+            self.field(name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
         }
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8], secret: bool) {
+        self.size += 32 + name.len() + value.len();
+        self.text(if secret { 0b0011_0000 } else { 0b0010_0000 }, 3, name);
+        self.text(0, 7, value);
     }
 
     fn text(&mut self, pattern: u8, prefix_bits: u32, text: &[u8]) {
@@ -174,6 +181,6 @@ mod tests {
     }
 
     fn request_block(request: Request<()>) -> Option<Bytes> {
-        super::request(&request.into_parts().0)
+        super::request(&request.into_parts().0, Reason::Negotiated)
     }
 }

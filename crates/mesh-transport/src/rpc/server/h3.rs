@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -67,6 +68,7 @@ where
     let mut is_stopping = false;
     let mut deadline = pin!(tokio::time::sleep(Duration::ZERO));
     let mut idle = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut newest: Option<Work> = None;
     loop {
         let resolver = tokio::select! {
             biased;
@@ -95,13 +97,37 @@ where
                 idle.as_mut().reset(tokio::time::Instant::now() + GRACE);
                 continue;
             }
+            () = begin(&mut newest), if newest.is_some() => continue,
         };
         let lost_interest = h3.inner.conn.take_stopped();
         let (shared, peer, place) = (shared.clone(), peer.clone(), at_work.subscribe());
-        tokio::spawn(async move {
+        let work = Box::pin(async move {
             serve_request(shared, resolver, lost_interest, &peer).await;
             drop(place);
         });
+        if let Some(work) = newest.replace(work) {
+            tokio::spawn(work);
+        }
+    }
+}
+
+/// All that is to be done for one request.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Begins the work on the newest request here, when no other one has arrived meanwhile.
+/// Most calls are over by that, and cost neither a task nor the way of another thread to
+/// it. The others go on in a task.
+async fn begin(newest: &mut Option<Work>) {
+    // So that a connection that always has something to do leaves room for others.
+    tokio::task::coop::consume_budget().await;
+    let Some(mut work) = newest.take() else { return };
+    let first = poll_fn(|cx| {
+        // A handler that panics takes its request with it, and no other.
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        Poll::Ready(polled.unwrap_or(Poll::Ready(())))
+    });
+    if first.await.is_pending() {
+        tokio::spawn(work);
     }
 }
 

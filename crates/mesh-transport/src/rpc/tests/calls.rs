@@ -61,6 +61,25 @@ async fn every_kind_of_call_works_on_both_transports_and_names_the_peer() {
 }
 
 #[tokio::test]
+async fn a_handler_that_panics_takes_no_other_call_with_it() {
+    let mut world = World::new(Setup::default()).await;
+    for (transport, lane) in [(Transport::Http3, Lane::User), (Transport::Http2, Lane::Bulk)] {
+        let mut channel = world.channel(lane);
+        let mut waiting = world.over(transport);
+        let wait = tokio::spawn(async move { waiting.wait(text("", 5)).await });
+        assert_eq!(world.saw().await, Seen::Waiting);
+        let serial = channel.serial();
+
+        let request = raw("/test.Echo/Panic", Body::empty());
+        assert!(soon(channel.call(request)).await.is_err(), "{transport}");
+        soon(world.over(transport).say(text("", 1))).await.unwrap();
+        world.echo.go.notify_one();
+        assert_eq!(soon(wait).await.unwrap().unwrap().into_inner().number, 5);
+        assert_eq!(channel.serial(), serial, "the connection over {transport} was kept");
+    }
+}
+
+#[tokio::test]
 async fn large_messages_arrive_whole_on_both_transports() {
     let world = World::new(Setup::default()).await;
     let large = "x".repeat(3 << 20);

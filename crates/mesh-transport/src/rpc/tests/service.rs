@@ -193,6 +193,7 @@ impl tower::Service<http::Request<Body>> for Echo {
                 Some("Count") => grpc.server_streaming(Count, request).await,
                 Some("Collect") => grpc.client_streaming(Collect(echo), request).await,
                 Some("Chat") => grpc.streaming(Chat, request).await,
+                Some("Panic") => panic!("a bug in a handler"),
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
