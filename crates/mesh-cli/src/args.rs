@@ -85,6 +85,9 @@ pub struct UpArgs {
     /// With json: one line with all addresses once the cluster is up, then one for each change
     #[arg(short, long, value_enum, default_value_t = UpFormat::Text, value_name = "FORMAT")]
     pub output: UpFormat,
+    /// Stop the cluster when standard input ends, so that it does not outlive who started it
+    #[arg(long)]
+    pub until_stdin_closes: bool,
     /// A setting for all nodes, as gossip.probe_interval=2s; may be repeated
     #[arg(long = "set", value_name = "SETTING=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
@@ -379,6 +382,8 @@ mod tests {
           -o, --output <FORMAT>           With json: one line with all addresses once the cluster is up,
                                           then one for each change [default: text] [possible values: text,
                                           json]
+              --until-stdin-closes        Stop the cluster when standard input ends, so that it does not
+                                          outlive who started it
               --set <SETTING=VALUE>       A setting for all nodes, as gossip.probe_interval=2s; may be
                                           repeated
           -h, --help                      Print help (see more with '--help')

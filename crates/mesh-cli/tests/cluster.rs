@@ -24,7 +24,12 @@ fn up_starts_a_cluster_notices_a_killed_node_and_stops_without_leaving_anything(
     let one = sandbox.json(&["peers", "show", "node-2", "-o", "json"]);
     assert_eq!((one["node_id"].as_str(), one["cluster"].as_str()), (Some("node-2"), Some("dev")));
     let checks = sandbox.json(&["check", "-o", "json"]);
-    assert!(checks["checks"].as_array().is_some_and(|checks| checks.len() == 12), "{checks}");
+    assert!(checks["checks"].as_array().is_some_and(|checks| checks.len() == 13), "{checks}");
+    let rpc = sandbox.json(&["check", "--only", "rpc.http3", "-o", "json"]);
+    let rpc = &rpc["checks"][0];
+    assert_eq!(rpc["status"], "ok", "{rpc}");
+    assert_eq!(rpc["detail"], "3 of 3 answer over HTTP/3 and over HTTP/2");
+    assert_eq!(rpc["transports"], serde_json::json!(["h3", "h2"]));
 
     let mut watching = sandbox.spawn(&["peers", "list", "--watch", "-o", "jsonl", "--search", "node-3"]);
     let snapshot = watching.event("snapshot");
@@ -58,6 +63,38 @@ fn up_starts_a_cluster_notices_a_killed_node_and_stops_without_leaving_anything(
     assert_eq!(output.status.code(), Some(6), "nobody answers any more: {output:?}");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("no node of context \"dev\" answers") && error.contains("next: "), "{error}");
+}
+
+#[test]
+fn a_cluster_without_http3_is_found_out_and_ends_with_the_input_of_up() {
+    let sandbox = Sandbox::new();
+    let mut up = sandbox.up_with(2, &["--until-stdin-closes", "--set", "transport.http3.enabled=false"]);
+
+    let checks = sandbox.json(&["check", "--only", "rpc.http3", "-o", "json"]);
+    let rpc = &checks["checks"][0];
+    assert_eq!((rpc["status"].as_str(), &rpc["transports"]), (Some("ok"), &serde_json::json!(["h2"])));
+    assert_eq!(rpc["detail"], "2 of 2 answer; HTTP/3 is off at node-1, node-2");
+
+    // By its file, node-1 should serve HTTP/3.
+    let node = sandbox.json(&["peers", "show", "node-1", "-o", "json"]);
+    let bind = format!("transport.bind={}", node["addresses"][0].as_str().expect("an address"));
+    let config = sandbox.path("cluster/node-1/mesh.toml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let check = ["check", "--config", config, "--set", &bind, "--only", "rpc.http3", "-o", "json"];
+    let checks = sandbox.json(&check);
+    let rpc = &checks["checks"][0];
+    assert_eq!((rpc["status"].as_str(), &rpc["transports"]), (Some("warning"), &serde_json::json!(["h2"])));
+    assert!(
+        rpc["detail"].as_str().is_some_and(|text| text.starts_with("only HTTP/2 works with node-1")),
+        "{rpc}"
+    );
+
+    up.close_input();
+    assert_eq!(up.event("down")["clean"], true);
+    assert_eq!(up.wait(), Some(0), "{}", up.errors());
+    for (name, pid) in &up.pids {
+        assert!(!process_exists(*pid), "{name} (pid {pid}) still runs");
+    }
 }
 
 #[test]

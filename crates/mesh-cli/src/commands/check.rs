@@ -5,6 +5,7 @@ mod local;
 mod network;
 mod probe;
 mod report;
+mod rpc;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -31,6 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check { code: "trust.matches", what: "the certificate is signed by the trust bundle" },
     Check { code: "ports.usable", what: "the ports are free, or the node answers there" },
     Check { code: "udp.reachable", what: "QUIC answers on UDP" },
+    Check { code: "rpc.http3", what: "gRPC works over HTTP/3, and over HTTP/2" },
     Check { code: "seeds.reachable", what: "seeds resolve and answer" },
     Check { code: "edge.answers", what: "the control API answers" },
     Check { code: "clock.sane", what: "the clocks agree" },
@@ -92,6 +94,7 @@ async fn round(connection: &ConnectionArgs, args: &CheckArgs, selected: &[&'stat
     let config = loaded.ok().filter(|_| args.source.config.is_some());
     let subject = Subject { config, edge: edge(connection).await };
     for check in selected {
+        let mut transports = None;
         let outcome = match check.code {
             "config.valid" => config_outcome.clone(),
             "data.private" => with_node(&subject, local::data_directory),
@@ -103,6 +106,11 @@ async fn round(connection: &ConnectionArgs, args: &CheckArgs, selected: &[&'stat
                 None => no_node(),
             },
             "udp.reachable" => network::udp(&subject).await,
+            "rpc.http3" => {
+                let (outcome, worked) = rpc::calls(&subject).await;
+                transports = Some(worked);
+                outcome
+            }
             "seeds.reachable" => match &subject.config {
                 Some(loaded) => network::seeds(loaded).await,
                 None => no_node(),
@@ -116,6 +124,10 @@ async fn round(connection: &ConnectionArgs, args: &CheckArgs, selected: &[&'stat
             }
         };
         report.add(check, outcome);
+        if let Some(worked) = transports {
+            let words: Vec<&str> = worked.iter().map(|transport| transport.as_str()).collect();
+            report.annotate("transports", words.into());
+        }
     }
     report
 }

@@ -10,6 +10,8 @@ mod up;
 
 use std::process::ExitCode;
 
+use tokio::io::AsyncReadExt;
+
 use crate::{
     args::{Cli, Command, ConfigSource, ConnectionArgs},
     client::Edge,
@@ -43,6 +45,16 @@ fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<
     // A read of standard input can't be cancelled; nobody waits for it.
     runtime.shutdown_background();
     result
+}
+
+/// Ends when standard input does; never, if nobody wants to know.
+async fn stdin_closed(wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 256];
+    while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
 }
 
 /// The edge of the context that the options name.

@@ -6,10 +6,7 @@ mod report;
 use std::{pin::pin, process::ExitCode};
 
 use mesh::{Node, NodeError};
-use tokio::{
-    io::AsyncReadExt,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::RunArgs,
@@ -30,7 +27,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let node =
         Node::builder().config(loaded.config).start().await.map_err(|error| start_failure(&args, &error))?;
     report::event(&args, &node, "listening")?;
-    let mut stdin_closed = pin!(stdin_closed(args.until_stdin_closes));
+    let mut stdin_closed = pin!(super::stdin_closed(args.until_stdin_closes));
     let mut ready = false;
     let why = loop {
         tokio::select! {
@@ -79,14 +76,4 @@ fn start_failure(args: &RunArgs, error: &NodeError) -> Failure {
         Some(file) => failure.next(format!("mesh check --config {}", file.display())),
         None => failure.next("mesh check"),
     }
-}
-
-/// Ends when standard input does; never, if nobody wants to know.
-async fn stdin_closed(wanted: bool) {
-    if !wanted {
-        return std::future::pending().await;
-    }
-    let mut stdin = tokio::io::stdin();
-    let mut ignored = [0; 256];
-    while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
 }

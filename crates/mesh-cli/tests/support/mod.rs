@@ -73,6 +73,7 @@ impl Sandbox {
     /// Starts a command that goes on running.
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
         let mut command = self.command(arguments);
+        command.stdin(Stdio::piped());
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
         let (sender, events) = mpsc::channel();
@@ -99,9 +100,14 @@ impl Sandbox {
 
     /// A cluster that is up.
     pub(crate) fn up(&self, nodes: u16) -> Running {
+        self.up_with(nodes, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn up_with(&self, nodes: u16, more: &[&str]) -> Running {
         let (nodes, folder) = (nodes.to_string(), self.path("cluster"));
         let folder = folder.to_str().expect("a path in UTF-8");
-        let mut up = self.spawn(&["up", "--nodes", &nodes, "--dir", folder, "-o", "json"]);
+        let mut up = self.spawn(&[&["up", "--nodes", &nodes, "--dir", folder, "-o", "json"], more].concat());
         let line = up.event("up");
         for node in line["nodes"].as_array().expect("a list of nodes") {
             let name = node["node_id"].as_str().expect("a name").to_owned();
@@ -140,6 +146,11 @@ impl Running {
     /// What it wrote to standard error so far.
     pub(crate) fn errors(&self) -> String {
         self.errors.lock().expect("not poisoned").clone()
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn close_input(&mut self) {
+        self.child.stdin = None;
     }
 
     pub(crate) fn interrupt(&self) {

@@ -136,7 +136,7 @@ pub(super) async fn trust(subject: &Subject) -> Outcome {
 }
 
 /// The node's identity; the operator's, if no node is looked at.
-async fn load(subject: &Subject) -> Result<(Identity, Material), Outcome> {
+pub(super) async fn load(subject: &Subject) -> Result<(Identity, Material), Outcome> {
     let source = match (&subject.config, &subject.edge) {
         (Some(loaded), _) => files(loaded).source(),
         (None, Ok(edge)) => {

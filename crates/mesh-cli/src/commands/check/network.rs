@@ -46,7 +46,7 @@ pub(super) async fn ports(loaded: &LoadedConfig) -> Outcome {
 }
 
 /// An address to call for one that is listened on.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
@@ -101,7 +101,7 @@ pub(super) async fn seeds(loaded: &LoadedConfig) -> Outcome {
     let (mut good, mut bad) = (0, Vec::new());
     for seed in seeds {
         if seed.starts_with('_') {
-            bad.push(format!("{seed} is a service name, which this check does not look up"));
+            bad.push(format!("{seed} is the name of an SRV record, which this build does not look up"));
             continue;
         }
         match lookup_host(seed.as_str()).await {

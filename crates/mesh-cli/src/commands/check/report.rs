@@ -87,6 +87,13 @@ impl Report {
         }));
     }
 
+    /// Adds a fact to the check that was added last, for programs.
+    pub(super) fn annotate(&mut self, key: &str, fact: Value) {
+        if let Some(item) = self.items.last_mut() {
+            item[key] = fact;
+        }
+    }
+
     /// No check failed; warnings are no failure.
     pub(super) fn is_good(&self) -> bool {
         !self.failed

@@ -6,7 +6,7 @@ mod files;
 mod follow;
 mod view;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, pin::pin, process::ExitCode};
 
 use mesh::core::{ClusterName, fs::DirectoryLock};
 use tokio::{
@@ -50,9 +50,11 @@ pub(super) async fn run(args: UpArgs) -> Result<ExitCode, Failure> {
     let files = ClusterFiles::create(&args)?;
     let mut cluster = Cluster::new(files);
 
+    let mut stdin_closed = pin!(super::stdin_closed(args.until_stdin_closes));
     let started = tokio::select! {
         started = timeout(args.ready_timeout, start(&mut cluster, &args)) => Some(started),
         () = stop.recv() => None,
+        () = &mut stdin_closed => None,
     };
     let edge = match started {
         Some(Ok(Ok(edge))) => edge,
@@ -90,6 +92,7 @@ pub(super) async fn run(args: UpArgs) -> Result<ExitCode, Failure> {
     while !all_ended {
         tokio::select! {
             () = stop.recv() => break,
+            () = &mut stdin_closed => break,
             ended = cluster.ended() => {
                 view.ended(&ended)?;
                 all_ended = cluster.running() == 0;
