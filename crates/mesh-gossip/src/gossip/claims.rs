@@ -19,7 +19,7 @@ const PATIENCE: u32 = 2;
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     run: (InstanceId, Incarnation),
-    believed_at: Instant,
+    heard_at: Instant,
 }
 
 /// Claims that wait for an answer; at most one for each member of the table.
@@ -40,7 +40,7 @@ impl Claims {
 
     pub(super) fn forgive(&mut self, late_by: Duration) {
         for claim in self.open.values_mut() {
-            claim.believed_at += late_by;
+            claim.heard_at += late_by;
         }
     }
 }
@@ -58,17 +58,18 @@ impl Gossip {
             // It got that far while we did not hear from it.
             self.table.update(&word.node_id, |r| Arc::make_mut(&mut r.member).incarnation = run.1);
         }
-        let patience = self.config.suspicion_max * PATIENCE * (1 + self.prober.health_score());
-        self.claims.open.insert(word.node_id.clone(), Claim { run, believed_at: now + patience });
+        self.claims.open.insert(word.node_id.clone(), Claim { run, heard_at: now });
         self.push(now, &word.node_id, false, from, word.age_us);
     }
 
     pub(super) fn tend_claims(&mut self, now: Instant) {
+        // An ill node believes less quickly, for as long as it is ill.
+        let patience = self.config.suspicion_max * (PATIENCE + self.prober.health_score());
         let over: Vec<(NodeId, Claim)> = self
             .claims
             .open
             .iter()
-            .filter(|(_, claim)| claim.believed_at <= now)
+            .filter(|(_, claim)| now.since(claim.heard_at) >= patience)
             .map(|(node_id, claim)| (node_id.clone(), *claim))
             .collect();
         for (node_id, claim) in over {
