@@ -12,11 +12,17 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::process::{Lines, signal};
-use crate::repo::output;
+use super::{
+    interrupt::{Interrupt, TICK},
+    process::Lines,
+};
+use crate::{repo::output, steps::Stopwatch};
 
 /// The cluster's name, and that of the context which `mesh up` writes.
 const NAME: &str = "demo";
+
+/// Longest wait for a goodbye when the demo ends early; `mesh up` gives its nodes half a minute.
+const LAST_PATIENCE: Duration = Duration::from_secs(40);
 
 /// A node as `mesh up` announced it.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,25 +45,48 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Starts `mesh up` and waits until it says that the cluster is up.
-    pub(super) fn start(mesh: &Path, folder: &Path, nodes: u16, patience: Duration) -> Result<Self> {
+    pub(super) fn start(
+        mesh: &Path,
+        folder: &Path,
+        nodes: u16,
+        patience: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let (lines, received) = mpsc::channel();
         let mut command = command(mesh, folder);
         command
-            .args(["up", "--output", "json", "--cluster", NAME, "--nodes", &nodes.to_string(), "--dir"])
+            .args([
+                "up",
+                "--output",
+                "json",
+                "--until-stdin-closes",
+                "--cluster",
+                NAME,
+                "--nodes",
+                &nodes.to_string(),
+                "--dir",
+            ])
             .arg(folder);
         let up = Lines::start(&mut command, move |line| lines.send(line).is_ok())?;
+        let (mesh, folder) = (mesh.to_owned(), folder.to_owned());
+        let mut cluster = Self { mesh, folder, nodes: Vec::new(), again: None, up };
+        let watch = Stopwatch::start();
         let line = loop {
-            match received.recv_timeout(patience) {
+            interrupt.check()?;
+            match received.recv_timeout(TICK) {
                 Ok(line) if line["event"] == "up" => break line,
-                Ok(_) => {}
-                Err(mpsc::RecvTimeoutError::Timeout) => bail!("`mesh up` was not up within {patience:?}"),
+                Err(mpsc::RecvTimeoutError::Timeout) if watch.elapsed() >= patience => {
+                    bail!("`mesh up` was not up within {patience:?}")
+                }
+                Ok(_) | Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    interrupt.check()?;
                     bail!("`mesh up` ended before the cluster was up")
                 }
             }
         };
-        let nodes = announced(&line)?;
-        Ok(Self { mesh: mesh.to_owned(), folder: folder.to_owned(), nodes, again: None, up })
+        cluster.nodes = announced(&line)?;
+        Ok(cluster)
     }
 
     pub(super) fn nodes(&self) -> &[Node] {
@@ -76,12 +105,13 @@ impl Cluster {
         append(&self.folder.join(name))
     }
 
-    /// What the nodes talk over, in the words of the first one.
+    /// What carries gRPC calls to every node, by calling them: `mesh check` does.
     pub(super) fn transport(&self) -> Result<String> {
         let first = self.nodes.first().context("a cluster without nodes")?;
-        let listed = output(self.operator(&first.edge).args(["peers", "list", "--output", "json"]))?;
-        let listed: Value = serde_json::from_str(&listed).context("`mesh peers list` printed no JSON")?;
-        transport_of(&listed)
+        let check = ["check", "--only", "rpc.http3", "--output", "json"];
+        let report = output(self.operator(&first.edge).args(check))?;
+        let report: Value = serde_json::from_str(&report).context("`mesh check` printed no JSON")?;
+        transport_of(&report)
     }
 
     /// Starts a node again, from the configuration that `mesh up` wrote for it.
@@ -107,27 +137,39 @@ impl Cluster {
         )
     }
 
-    /// Waits until somebody ends `mesh up`, with Ctrl-C.
-    pub(super) fn wait_for_the_end(&mut self) -> Result<()> {
-        self.up.wait(None)?;
+    /// Waits until somebody ends the demo or `mesh up`; Ctrl-C reaches both.
+    pub(super) fn wait_for_the_end(&mut self, interrupt: &Interrupt) -> Result<()> {
+        // There is nothing else to wait for.
+        let (_never, tick) = mpsc::channel::<()>();
+        while !interrupt.asked() && self.up.is_running()? {
+            let _ = tick.recv_timeout(TICK);
+        }
         Ok(())
     }
 
     /// Lets all nodes leave, and makes sure that they did.
     pub(super) fn stop(mut self, patience: Duration) -> Result<()> {
-        if let Some(mut node) = self.again.take() {
-            stop(&mut node, "TERM", patience).context("the node that was started again")?;
+        if let Some(node) = &mut self.again {
+            stop(node, patience).context("the node that was started again")?;
         }
-        stop(&mut self.up, "INT", patience).context("mesh up")
+        stop(&mut self.up, patience).context("mesh up")
+    }
+}
+
+/// However the demo ends, its nodes have ended before.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // What went wrong before is what people should read, and what does not stop is killed.
+        for process in self.again.iter_mut().chain([&mut self.up]) {
+            let _ = stop(process, LAST_PATIENCE);
+        }
     }
 }
 
 /// Asks a process to stop, unless it has, and checks how it ended.
-fn stop(process: &mut Lines, name: &str, patience: Duration) -> Result<()> {
-    if process.is_running()? {
-        signal(name, process.pid())?;
-    }
-    let status = process.wait(Some(patience))?;
+fn stop(process: &mut Lines, patience: Duration) -> Result<()> {
+    process.close_input();
+    let status = process.wait(patience)?;
     ensure!(status.success(), "it did not end cleanly: {status}");
     Ok(())
 }
@@ -174,20 +216,19 @@ fn announced(line: &Value) -> Result<Vec<Node>> {
         .collect()
 }
 
-/// Over what the members are reached: a member that answers over HTTP/2 only is listed as degraded.
-fn transport_of(listed: &Value) -> Result<String> {
-    let members = listed["peers"].as_array().or_else(|| listed["items"].as_array());
-    let members = members.with_context(|| format!("`mesh peers list` printed no list: {listed}"))?;
-    ensure!(!members.is_empty(), "`mesh peers list` printed an empty list");
-    let mut transport = "http3";
-    for member in members {
-        match member["health"].as_str() {
-            Some("healthy") => {}
-            Some("degraded") => transport = "http2",
-            _ => bail!("a member is listed without its health: {member}"),
-        }
-    }
-    Ok(transport.to_owned())
+/// The best transport over which a gRPC call to every node was answered.
+fn transport_of(report: &Value) -> Result<String> {
+    let check = &report["checks"][0];
+    let worked = check["transports"]
+        .as_array()
+        .with_context(|| format!("`mesh check` called no node: {}", check["detail"]))?;
+    let name = |word: &Value| match word.as_str() {
+        Some("h3") => Some("http3"),
+        Some("h2") => Some("http2"),
+        _ => None,
+    };
+    let best = worked.iter().find_map(name);
+    Ok(best.with_context(|| format!("gRPC does not work with every node: {}", check["detail"]))?.to_owned())
 }
 
 #[cfg(test)]
@@ -206,14 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn one_degraded_member_shows() {
-        let listed = |health: &[&str]| {
-            let members: Vec<Value> = health.iter().map(|health| json!({"health": health})).collect();
-            json!({"peers": members})
-        };
-        assert_eq!(transport_of(&listed(&["healthy", "healthy"])).expect("known"), "http3");
-        assert_eq!(transport_of(&listed(&["healthy", "degraded"])).expect("known"), "http2");
-        transport_of(&listed(&[])).expect_err("nobody");
-        transport_of(&json!({"peers": [{}]})).expect_err("no health");
+    fn the_transport_is_what_carried_calls_to_every_node() {
+        let report = |transports: Value| json!({"checks": [{"detail": "b", "transports": transports}]});
+        assert_eq!(transport_of(&report(json!(["h3", "h2"]))).expect("known"), "http3");
+        assert_eq!(transport_of(&report(json!(["h2"]))).expect("known"), "http2");
+        for bad in [report(json!([])), report(Value::Null), json!({})] {
+            transport_of(&bad).expect_err("no call was answered");
+        }
     }
 }

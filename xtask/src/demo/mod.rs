@@ -5,6 +5,7 @@
 //! said so.
 
 mod cluster;
+mod interrupt;
 mod process;
 mod story;
 mod view;
@@ -12,7 +13,6 @@ mod view;
 use std::{
     fs,
     io::IsTerminal,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,13 +23,12 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use cluster::{Cluster, Node};
+use interrupt::{Interrupt, Interrupted};
 use story::Story;
 use view::Views;
 
 /// Longest wait for anything that the demo waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Set in the process that ignores Ctrl-C.
-const INNER: &str = "XTASK_DEMO_INNER";
 
 /// What the demo measured.
 #[derive(Debug)]
@@ -42,35 +41,28 @@ struct Figures {
 }
 
 pub(crate) fn run(repo: &Repo, options: &DemoOptions) -> Result<()> {
-    if std::env::var_os(INNER).is_none() {
-        return without_ctrl_c();
-    }
     let target = repo.target_folder()?;
     let mesh = build(repo, &target)?;
     let folder = target.join(format!("demo-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let story = Story::start(options.output == Output::Json);
-    match play(&mesh, &folder, options, &story) {
+    // Ctrl-C reaches `mesh up` as well, which says goodbye for its nodes; the demo outlives
+    // it to tell how it ended.
+    let interrupt = Interrupt::listen()?;
+    let remove =
+        || fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()));
+    match play(&mesh, &folder, options, &story, &interrupt) {
         Ok(figures) => {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            remove()?;
             finish(options, &story, &figures);
             Ok(())
         }
+        Err(error) if error.is::<Interrupted>() => {
+            story.tell("stopped before the end of the story; no node is left");
+            remove()
+        }
         Err(error) => Err(error.context(format!("the demo failed; logs are in {}", folder.display()))),
     }
-}
-
-/// Starts this program again with Ctrl-C ignored, in the place of this process.
-///
-/// `mesh up` gets the same Ctrl-C, says goodbye for its nodes, and ends; the demo must
-/// outlive it to tell how it ended. A program can't ignore a signal without unsafe code,
-/// a shell can, and what it starts inherits that.
-fn without_ctrl_c() -> Result<()> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(program).args(std::env::args_os().skip(1));
-    // Comes back only if it could not.
-    Err(command.env(INNER, "1").exec()).context("cannot start sh")
 }
 
 /// Builds the `mesh` command and returns where it is.
@@ -82,30 +74,58 @@ fn build(repo: &Repo, target: &Path) -> Result<PathBuf> {
     Ok(target.join("debug/mesh"))
 }
 
-fn play(mesh: &Path, folder: &Path, options: &DemoOptions, story: &Story) -> Result<Figures> {
+fn play(
+    mesh: &Path,
+    folder: &Path,
+    options: &DemoOptions,
+    story: &Story,
+    interrupt: &Interrupt,
+) -> Result<Figures> {
     story.tell(format_args!("starting {} nodes; every connection between them is mutual TLS", options.nodes));
-    let mut cluster = Cluster::start(mesh, folder, options.nodes, PATIENCE)?;
+    let mut cluster = Cluster::start(mesh, folder, options.nodes, PATIENCE, interrupt)?;
+    let told = act(&mut cluster, options, story, interrupt);
+    let stopped = cluster.stop(PATIENCE);
+    match told {
+        Ok(figures) => {
+            stopped?;
+            story.tell("all nodes said goodbye and stopped");
+            Ok(figures)
+        }
+        // Whatever went wrong then went wrong because of the signal.
+        Err(_) if interrupt.asked() => {
+            stopped?;
+            Err(Interrupted.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Everything between the start of the cluster and its end.
+fn act(
+    cluster: &mut Cluster,
+    options: &DemoOptions,
+    story: &Story,
+    interrupt: &Interrupt,
+) -> Result<Figures> {
     let ready = story.elapsed();
     for node in cluster.nodes() {
         story.tell(format_args!("{} is ready; its control API is at https://{}", node.name, node.edge));
     }
-    let views = Views::open(&cluster)?;
-    meet(&cluster, &views, story)?;
+    let views = Views::open(cluster, interrupt)?;
+    meet(cluster, &views, story)?;
     let joined = story.elapsed();
     let transport = cluster.transport()?;
 
     let victim = cluster.nodes().last().context("a cluster without nodes")?.clone();
-    let dead = lose(&victim, &cluster, &views, story)?;
-    let rejoined = regain(&victim, &mut cluster, &views, story)?;
+    let dead = lose(&victim, cluster, &views, story)?;
+    let rejoined = regain(&victim, cluster, &views, story)?;
 
     views.close();
     if !options.script {
         story.tell("the cluster stays up; Ctrl-C ends it. Ask it yourself, in another terminal:");
         story.tell(format_args!("  {}", cluster.invitation()));
-        cluster.wait_for_the_end()?;
+        cluster.wait_for_the_end(interrupt)?;
     }
-    cluster.stop(PATIENCE)?;
-    story.tell("all nodes said goodbye and stopped");
     Ok(Figures { ready, joined, dead, rejoined, transport })
 }
 

@@ -11,8 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-/// How often the end of a process is looked for.
-const POLL: Duration = Duration::from_millis(20);
+use super::interrupt::TICK;
 
 /// A child whose lines are read by a thread. It is killed when this value goes.
 #[derive(Debug)]
@@ -49,15 +48,13 @@ impl Lines {
         Ok(self.child.try_wait().context("cannot look at a child")?.is_none())
     }
 
-    /// Waits until it has ended, for ever or for a time.
-    pub(super) fn wait(&mut self, patience: Option<Duration>) -> Result<ExitStatus> {
-        let Some(patience) = patience else {
-            // Standard input stays open: some children stop when it ends.
-            let input = self.child.stdin.take();
-            let status = self.child.wait();
-            drop(input);
-            return status.context("cannot wait for a child");
-        };
+    /// Ends its standard input, which the commands of a cluster take as a request to stop.
+    pub(super) fn close_input(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// Waits until it has ended.
+    pub(super) fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         // There is no wait with a timeout in the standard library.
         let (_never, tick) = mpsc::channel::<()>();
         let mut left = patience;
@@ -68,8 +65,8 @@ impl Lines {
             if left.is_zero() {
                 bail!("process {} did not stop within {patience:?}", self.pid());
             }
-            let _ = tick.recv_timeout(POLL);
-            left = left.saturating_sub(POLL);
+            let _ = tick.recv_timeout(TICK);
+            left = left.saturating_sub(TICK);
         }
     }
 }
@@ -112,14 +109,22 @@ mod tests {
         })
         .expect("starts");
         assert_eq!(received.recv_timeout(PATIENCE).expect("a line")["a"], 1);
-        assert_eq!(child.wait(Some(PATIENCE)).expect("ends").code(), Some(3));
+        assert_eq!(child.wait(PATIENCE).expect("ends").code(), Some(3));
+    }
+
+    #[test]
+    fn the_end_of_its_input_reaches_a_process() {
+        let mut child = Lines::start(&mut shell("cat; exit 7"), |_| true).expect("starts");
+        assert!(child.is_running().expect("known"));
+        child.close_input();
+        assert_eq!(child.wait(PATIENCE).expect("ends").code(), Some(7));
     }
 
     #[test]
     fn a_signal_reaches_its_process() {
         let mut child = Lines::start(&mut shell("read line"), |_| true).expect("starts");
         signal("KILL", child.pid()).expect("sent");
-        assert!(!child.wait(Some(PATIENCE)).expect("ends").success());
+        assert!(!child.wait(PATIENCE).expect("ends").success());
         signal("KILL", child.pid()).expect_err("it is gone");
     }
 }

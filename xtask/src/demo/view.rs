@@ -9,7 +9,12 @@ use std::{
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::{cluster::Cluster, process::Lines};
+use super::{
+    cluster::Cluster,
+    interrupt::{Interrupt, TICK},
+    process::Lines,
+};
+use crate::steps::Stopwatch;
 
 /// The states of all members in the eyes of all observers.
 #[derive(Debug, Default)]
@@ -57,11 +62,12 @@ impl Shared {
 pub(super) struct Views {
     shared: Arc<Shared>,
     watches: Vec<Lines>,
+    interrupt: Interrupt,
 }
 
 impl Views {
     /// Starts `mesh peers list --watch` against every node.
-    pub(super) fn open(cluster: &Cluster) -> Result<Self> {
+    pub(super) fn open(cluster: &Cluster, interrupt: &Interrupt) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut watches = Vec::new();
         for node in cluster.nodes() {
@@ -74,24 +80,24 @@ impl Views {
                 true
             })?);
         }
-        Ok(Self { shared, watches })
+        Ok(Self { shared, watches, interrupt: interrupt.clone() })
     }
 
-    /// Waits until what the nodes said fulfils the condition.
+    /// Waits until what the nodes said fulfils the condition, or somebody interrupts.
     pub(super) fn wait_until(
         &self,
         patience: Duration,
         what: &str,
         condition: impl Fn(&View) -> bool,
     ) -> Result<()> {
-        let view = self.shared.lock();
-        let (view, _) = self
-            .shared
-            .changed
-            .wait_timeout_while(view, patience, |view| !condition(view))
-            .unwrap_or_else(PoisonError::into_inner);
-        if !condition(&view) {
-            bail!("waited {patience:?} until {what}; the nodes say: {:?}", view.states);
+        let watch = Stopwatch::start();
+        let mut view = self.shared.lock();
+        while !condition(&view) {
+            self.interrupt.check()?;
+            if watch.elapsed() >= patience {
+                bail!("waited {patience:?} until {what}; the nodes say: {:?}", view.states);
+            }
+            view = self.shared.changed.wait_timeout(view, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
     }
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_condition_that_never_comes_says_what_was_seen() {
-        let views = Views { shared: Arc::default(), watches: Vec::new() };
+        let views = Views { shared: Arc::default(), watches: Vec::new(), interrupt: Interrupt::default() };
         views.shared.lock().learn("a", &json!({"node_id": "b", "state": "suspect"}));
         let error = views.wait_until(Duration::ZERO, "b is dead", |view| view.is("a", "b", "dead"));
         let text = error.expect_err("it is not").to_string();
