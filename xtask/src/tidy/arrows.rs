@@ -41,7 +41,10 @@ const OPTIONAL: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that `xtask` may use: it must compile in seconds.
-const XTASK: &[&str] = &["anyhow", "clap", "serde_json", "toml"];
+///
+/// `signal-hook` is there because a program without unsafe code can't otherwise outlive a signal,
+/// which the demo must, to stop its cluster; it brings `signal-hook-registry`, `errno` and `libc`.
+const XTASK: &[&str] = &["anyhow", "clap", "serde_json", "signal-hook", "toml"];
 
 struct Edge<'m> {
     to: &'m str,
