@@ -17,15 +17,16 @@ const PAGE: usize = 1000;
 /// Wait before a broken stream is opened again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Those that are not wide fit 80 columns with names of ordinary length.
 const COLUMNS: &[Column] = &[
     Column { title: "NODE", wide: false, cell: |peer| text_at(peer, "node_id") },
     Column { title: "STATE", wide: false, cell: |peer| text_at(peer, "state") },
+    Column { title: "HEALTH", wide: false, cell: |peer| text_at(peer, "health") },
     Column { title: "ROLE", wide: false, cell: |peer| text_at(peer, "role") },
     Column { title: "REGION", wide: false, cell: |peer| text_at(peer, "region") },
     Column { title: "ZONE", wide: false, cell: |peer| text_at(peer, "zone") },
     Column { title: "RTT", wide: false, cell: |peer| seconds(peer, "rtt") },
     Column { title: "VERSION", wide: false, cell: |peer| text_at(peer, "mesh_version") },
-    Column { title: "HEALTH", wide: true, cell: |peer| text_at(peer, "health") },
     Column { title: "CLUSTER", wide: true, cell: |peer| text_at(peer, "cluster") },
     Column { title: "INSTANCE", wide: true, cell: |peer| text_at(peer, "instance") },
     Column { title: "INCARNATION", wide: true, cell: |peer| text_at(peer, "incarnation") },
