@@ -11,7 +11,7 @@ use mesh_core::NodeId;
 use crate::table::Table;
 
 /// Rings whose edges also carry pushed changes. More would only repeat them.
-pub(crate) const PUSH_RINGS: usize = 4;
+pub(crate) const PUSH_RINGS: usize = 3;
 
 /// One node's place in the overlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -107,16 +107,17 @@ impl Gossip {
         if ours {
             self.counters.refutations += 1;
         }
-        self.raise_incarnation(now, word.incarnation);
+        // Who refutes is known; who supersedes has to introduce itself.
+        self.raise_incarnation(now, word.incarnation, !ours);
     }
 
     /// Refutes: the next incarnation after `seen`, told to everybody.
-    pub(super) fn raise_incarnation(&mut self, now: Instant, seen: Incarnation) {
+    pub(super) fn raise_incarnation(&mut self, now: Instant, seen: Incarnation, full: bool) {
         let node_id = self.local.node_id().clone();
         self.table.update(&node_id, |record| {
             Arc::make_mut(&mut record.member).incarnation = seen.next();
         });
-        self.push(now, &node_id, true, None, 0);
+        self.push(now, &node_id, full, None, 0);
     }
 
     /// Whether we step aside for another living process with our id.

@@ -255,7 +255,7 @@ impl Gossip {
         }
         self.probe_refuted(&word.node_id);
         if source != Source::JoinPage {
-            let full = restarted || !held.state.is_live() || described;
+            let full = restarted || described;
             self.push(now, &word.node_id, full, Some(from), word.age_us);
         }
     }

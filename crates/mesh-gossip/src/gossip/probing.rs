@@ -21,6 +21,8 @@ use crate::{
 
 /// The worst own health.
 const HEALTH_MAX: u32 = 8;
+/// Missed answers in a row that the illest node excuses. Starved nodes that accuse each other starve more.
+const EXCUSES_MAX: u32 = 4;
 /// Probes on behalf of others under way at one time.
 const RELAYS_MAX: usize = 256;
 /// The shortest second wait, so that somebody else has time to look.
@@ -71,6 +73,8 @@ pub(super) struct Prober {
     /// The last turn that was given out to an observer of ours.
     turn_given: Instant,
     probed_at: Option<Instant>,
+    /// Missed answers in a row that were put down to our own ill health.
+    excused: BTreeMap<NodeId, u32>,
     nudge_due: Option<Instant>,
 }
 
@@ -111,6 +115,17 @@ impl Prober {
             *at = (*at).max(now);
         }
         self.outstanding.remove(subject)
+    }
+
+    /// Whether a missed answer is put down to our own ill health: the iller, the more often in a row.
+    fn excuses(&mut self, subject: &NodeId) -> bool {
+        let count = self.excused.entry(subject.clone()).or_default();
+        *count += 1;
+        if *count <= self.health.min(EXCUSES_MAX) {
+            return true;
+        }
+        self.excused.remove(subject);
+        false
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -213,6 +228,7 @@ impl Gossip {
     pub(super) fn forget_probe(&mut self, subject: &NodeId) {
         self.prober.outstanding.remove(subject);
         self.prober.schedule.remove(subject);
+        self.prober.excused.remove(subject);
         self.links.forget(subject);
     }
 
@@ -303,16 +319,19 @@ impl Gossip {
         if now.since(self.prober.heard_at) > self.config.probe_interval * 2 && self.links.len() > 1 {
             self.prober.health = (self.prober.health + 1).min(HEALTH_MAX);
         }
-        if outstanding.refused {
-            self.counters.probe_refusals += 1;
-        }
         if let Some(at) = self.prober.schedule.get_mut(subject) {
             *at = (*at).min(now + SUSPECT_INTERVAL);
+        }
+        if outstanding.refused {
+            self.counters.probe_refusals += 1;
+        } else if self.prober.excuses(subject) {
+            return;
         }
         self.suspect(now, subject, outstanding.refused);
     }
 
     fn probe_answered(&mut self, now: Instant, subject: &NodeId) {
+        self.prober.excused.remove(subject);
         self.prober.end(now, subject);
         self.prober.health = self.prober.health.saturating_sub(1);
         self.counters.probes_answered += 1;
@@ -363,7 +382,7 @@ impl Gossip {
             && self.local.is_member()
         {
             self.counters.refutations += 1;
-            self.raise_incarnation(now, Incarnation(probe.suspected_at - 1));
+            self.raise_incarnation(now, Incarnation(probe.suspected_at - 1), false);
         }
         let next = if probe.urgent {
             Duration::ZERO
