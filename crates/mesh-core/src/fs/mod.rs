@@ -16,6 +16,7 @@
 //! holds the old or the new body, whole.
 
 mod lock;
+mod mark;
 
 use std::{
     ffi::OsString,
@@ -27,6 +28,7 @@ use std::{
 use xxhash_rust::xxh3::Xxh3;
 
 pub use lock::{DirectoryLock, LockError};
+pub use mark::HighWaterMark;
 
 use crate::{DiskFault, VersionRange};
 
