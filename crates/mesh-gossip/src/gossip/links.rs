@@ -44,6 +44,8 @@ pub(super) struct Link {
     pub(super) instance: Option<InstanceId>,
     pub(super) last_heard: Instant,
     pub(super) rtt: Rtt,
+    /// Until when changes are pushed over it although the overlay does not want it: it joins two halves.
+    bridge_until: Option<Instant>,
     /// Until when it stays although the overlay does not want it.
     keep_until: Instant,
     /// Messages that may still come in now, and when that was reckoned.
@@ -85,6 +87,18 @@ impl Links {
 
     pub(super) fn peers(&self) -> impl Iterator<Item = &NodeId> {
         self.up.keys()
+    }
+
+    /// Changes on either side of a healed partition have to cross by the few links that there are.
+    pub(super) fn bridge(&mut self, now: Instant, peer: &NodeId) {
+        if let Some(link) = self.up.get_mut(peer) {
+            link.bridge_until = Some(now + LINGER);
+        }
+    }
+
+    /// Peers over bridges.
+    pub(super) fn bridges(&self, now: Instant) -> impl Iterator<Item = &NodeId> {
+        self.up.iter().filter(move |(_, l)| l.bridge_until.is_some_and(|until| until > now)).map(|(n, _)| n)
     }
 
     /// Whether there was a link to this peer: only then is its silence evidence.
@@ -227,6 +241,7 @@ impl Gossip {
             instance: None,
             last_heard: now,
             rtt: Rtt::default(),
+            bridge_until: None,
             keep_until: now + LINGER,
             allowance: messages,
             allowance_at: now,

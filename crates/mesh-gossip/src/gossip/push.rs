@@ -133,11 +133,16 @@ impl Outbox {
 
 impl Gossip {
     /// The peers that changes are pushed to: those on the push rings, or all while the overlay is young.
-    fn push_peers(&self) -> Vec<NodeId> {
-        let on_rings: Vec<NodeId> =
+    fn push_peers(&self, now: Instant) -> Vec<NodeId> {
+        let on_rings = self.links.peers().filter(|p| self.overlay.push.contains(*p)).count();
+        let enough = on_rings as f64 >= self.overlay.push.len() as f64 * PUSH_LINKS_UP_MIN;
+        if !enough || on_rings == 0 {
+            return self.links.peers().cloned().collect();
+        }
+        let mut peers: Vec<NodeId> =
             self.links.peers().filter(|p| self.overlay.push.contains(*p)).cloned().collect();
-        let enough = on_rings.len() as f64 >= self.overlay.push.len() as f64 * PUSH_LINKS_UP_MIN;
-        if enough && !on_rings.is_empty() { on_rings } else { self.links.peers().cloned().collect() }
+        peers.extend(self.links.bridges(now).filter(|p| !self.overlay.push.contains(*p)).cloned());
+        peers
     }
 
     /// Passes on the newest word about a member. `age_us` is how old the change is.
@@ -154,7 +159,7 @@ impl Gossip {
             self.counters.propagation.observe(age);
         }
         let born = now - age;
-        for peer in self.push_peers() {
+        for peer in self.push_peers(now) {
             if Some(&peer) == except || peer == *node_id {
                 continue;
             }
@@ -166,7 +171,7 @@ impl Gossip {
     }
 
     pub(super) fn push_delta(&mut self, now: Instant, delta: MetadataDelta, except: Option<&NodeId>) {
-        for peer in self.push_peers() {
+        for peer in self.push_peers(now) {
             if Some(&peer) == except || peer.as_str() == delta.node_id {
                 continue;
             }
@@ -321,7 +326,7 @@ impl Gossip {
         if batch.is_empty() {
             return;
         }
-        for peer in self.push_peers() {
+        for peer in self.push_peers(now) {
             let mut broadcasts = Vec::new();
             let mut bytes = 0;
             for waiting in batch.iter().filter(|w| w.except.as_ref() != Some(&peer)) {

@@ -109,6 +109,7 @@ impl Gossip {
             && digest != self.table.digest()
         {
             // A lost member answers: the other half of a healed partition, with news of its own.
+            self.links.bridge(now, from);
             self.start_sync(now, from);
         }
         if hello.please_probe {
