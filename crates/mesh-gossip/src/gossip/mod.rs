@@ -232,8 +232,8 @@ impl Gossip {
 
     /// Has the overlay computed anew once changes settle: after a quiet moment, but not much later.
     fn overlay_changed(&mut self, now: Instant) {
-        const QUIET: Duration = Duration::from_millis(200);
-        const LATEST: Duration = Duration::from_millis(1500);
+        const QUIET: Duration = Duration::from_millis(400);
+        const LATEST: Duration = Duration::from_millis(2000);
         // Who is starved leaves the processors to those who still look for their way in.
         let patience = 1 + self.prober.health_score();
         let latest = *self.overlay_latest.get_or_insert(now + LATEST * patience);

@@ -28,7 +28,7 @@ const BROADCAST_BYTES_PER_FLUSH: usize = 32 * 1024;
 /// Payload bytes of one packet of broadcasts.
 const BROADCAST_BYTES_PER_PACKET: usize = 64 * 1024;
 /// The longest wait for company, in flush intervals.
-const PACE_MAX: u32 = 16;
+const PACE_MAX: u32 = 6;
 /// Push links that must be up, as a share, before the others are spared.
 const PUSH_LINKS_UP_MIN: f64 = 0.5;
 

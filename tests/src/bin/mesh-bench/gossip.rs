@@ -167,6 +167,23 @@ impl Cluster {
         Ok(from.elapsed())
     }
 
+    /// Follows the way to full views, for the curve; gives up after a while.
+    async fn say_progress(&self, n: usize, step: Duration) -> Result<()> {
+        const STEPS_MAX: usize = 40;
+        let cpu = cpu_seconds()?;
+        let mut curve = Vec::new();
+        let mut full = false;
+        while !full && curve.len() < STEPS_MAX {
+            tokio::time::sleep(step).await;
+            let ready = self.members.iter().filter(|m| m.gossip.status().ready).count();
+            let alive = self.members.iter().map(|m| m.gossip.status().alive).sum::<usize>();
+            full = ready == n && alive == n * n;
+            curve.push((cpu_seconds()? - cpu, ready, alive));
+        }
+        say(format_args!("every {step:?}: CPU s, members ready, alive in all views: {curve:.1?}"));
+        Ok(())
+    }
+
     /// What all members together counted, to see what a cluster that does not settle is busy with.
     fn say_counters(&self) {
         let mut sums = std::collections::BTreeMap::<&str, u64>::new();
@@ -306,14 +323,7 @@ async fn bootstrap(cluster: &mut Cluster, n: usize, figures: &mut Figures) -> Re
         cluster.start().await?;
     }
     let started = from.elapsed();
-    let mut told = Vec::new();
-    while told.last().is_none_or(|(_, ready, alive)| *ready < n || *alive < n * n) && told.len() < 40 {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let ready = cluster.members.iter().filter(|m| m.gossip.status().ready).count();
-        let alive = cluster.members.iter().map(|m| m.gossip.status().alive).sum::<usize>();
-        told.push((cpu_seconds()? - cpu, ready, alive));
-    }
-    say(format_args!("every 250 ms, CPU s, ready, alive in all views: {told:.1?}"));
+    cluster.say_progress(n, Duration::from_millis(250)).await?;
     cluster.wait_full(n, Duration::from_secs(60)).await?;
     figures.note("bootstrap_s", ms(from.elapsed()) / 1e3);
     let cpu_full = cpu_seconds()? - cpu;
@@ -482,6 +492,7 @@ async fn partition(cluster: &mut Cluster, options: &Options, figures: &mut Figur
     say(format_args!("partition: {split} members still see everybody"));
     let from = now();
     cluster.faults.heal();
+    cluster.say_progress(n, Duration::from_millis(200)).await?;
     cluster.wait_full(n, Duration::from_secs(120)).await?;
     figures.note("heal_s", ms(from.elapsed()) / 1e3);
     say(format_args!("healed in {:.2} s", from.elapsed().as_secs_f64()));

@@ -160,6 +160,7 @@ impl Datagrams for Faulty {
                 DatagramEvent::LinkUp { peer, remote, .. }
                     if self.faults.apart(&self.own, peer.node_id()) =>
                 {
+                    self.links.disconnect(peer.node_id());
                     let target = LinkTarget { node_id: Some(peer.node_id().clone()), address: remote };
                     return Ok(DatagramEvent::ConnectFailed { target, error: ConnectError::Timeout });
                 }
