@@ -63,8 +63,8 @@ impl Gossip {
     }
 
     pub(super) fn tend_claims(&mut self, now: Instant) {
-        // An ill node believes less quickly, for as long as it is ill.
-        let patience = self.config.suspicion_max * (PATIENCE + self.prober.health_score());
+        // A starved node believes less quickly, for as long as it is starved.
+        let patience = self.config.suspicion_max * (PATIENCE + self.prober.lateness());
         let over: Vec<(NodeId, Claim)> = self
             .claims
             .open

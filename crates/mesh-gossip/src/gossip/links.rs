@@ -166,7 +166,7 @@ impl Gossip {
 
     /// One at a time while this node is late with everything else.
     fn dials_max(&self) -> usize {
-        if self.prober.health_score() > 0 { 1 } else { DIALS_MAX }
+        if self.prober.lateness() > 0 { 1 } else { DIALS_MAX }
     }
 
     /// Asks at once, whatever else is under way: a probe waits for the outcome.

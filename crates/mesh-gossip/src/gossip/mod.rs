@@ -235,7 +235,7 @@ impl Gossip {
         const QUIET: Duration = Duration::from_millis(400);
         const LATEST: Duration = Duration::from_millis(2000);
         // Who is starved leaves the processors to those who still look for their way in.
-        let patience = 1 + self.prober.health_score();
+        let patience = 1 + self.prober.lateness();
         let latest = *self.overlay_latest.get_or_insert(now + LATEST * patience);
         self.overlay_due = Some((now + QUIET * patience).min(latest));
     }
@@ -326,6 +326,7 @@ impl Machine for Gossip {
         self.run_suspicions(now);
         if self.tick_due <= now {
             self.tick_due = now + self.tick();
+            self.prober.second_in_time();
             self.tend_links(now);
             self.tend_rejoin(now);
             self.repeat_goodbye();

@@ -21,7 +21,7 @@ use crate::{
 
 /// The worst own health.
 const HEALTH_MAX: u32 = 8;
-/// Missed answers in a row that the illest node excuses. Starved nodes that accuse each other starve more.
+/// Missed answers in a row that the most starved node excuses. Starved nodes that accuse each other starve more.
 const EXCUSES_MAX: u32 = 4;
 /// Probes on behalf of others under way at one time.
 const RELAYS_MAX: usize = 256;
@@ -69,11 +69,13 @@ pub(super) struct Prober {
     relays: Vec<Relay>,
     sequence: u32,
     health: u32,
+    /// How late our own timers were of late, 0 to 8; each second in time takes one off.
+    lateness: u32,
     heard_at: Instant,
     /// The last turn that was given out to an observer of ours.
     turn_given: Instant,
     probed_at: Option<Instant>,
-    /// Missed answers in a row that were put down to our own ill health.
+    /// Missed answers in a row that were put down to our own lateness.
     excused: BTreeMap<NodeId, u32>,
     nudge_due: Option<Instant>,
 }
@@ -81,6 +83,16 @@ pub(super) struct Prober {
 impl Prober {
     pub(super) fn health_score(&self) -> u32 {
         self.health
+    }
+
+    /// How starved the node is, 0 to 8. Unlike ill health it does not come of others' silence, so that a
+    /// node which is cut off does not doubt itself for long.
+    pub(super) fn lateness(&self) -> u32 {
+        self.lateness
+    }
+
+    pub(super) fn second_in_time(&mut self) {
+        self.lateness = self.lateness.saturating_sub(1);
     }
 
     pub(super) fn last_probed(&self) -> Option<Instant> {
@@ -100,6 +112,7 @@ impl Prober {
 
     pub(super) fn forgive(&mut self, late_by: Duration) {
         self.health = (self.health + 1).min(HEALTH_MAX);
+        self.lateness = (self.lateness + 1).min(HEALTH_MAX);
         for outstanding in self.outstanding.values_mut() {
             outstanding.deadline += late_by;
         }
@@ -117,11 +130,11 @@ impl Prober {
         self.outstanding.remove(subject)
     }
 
-    /// Whether a missed answer is put down to our own ill health: the iller, the more often in a row.
+    /// Whether a missed answer is put down to our own lateness: the later, the more often in a row.
     fn excuses(&mut self, subject: &NodeId) -> bool {
         let count = self.excused.entry(subject.clone()).or_default();
         *count += 1;
-        if *count <= self.health.min(EXCUSES_MAX) {
+        if *count <= self.lateness.min(EXCUSES_MAX) {
             return true;
         }
         self.excused.remove(subject);
@@ -158,11 +171,11 @@ impl Gossip {
         }
     }
 
-    /// How long to wait for this peer's answer: from the measured round trip, longer while we are ill.
+    /// How long to wait for this peer's answer: from the measured round trip, longer while we are starved.
     fn probe_timeout(&self, peer: &NodeId) -> Duration {
         let (min, max) = (self.config.probe_timeout_min, self.config.probe_timeout_max);
         let timeout = self.links.get(peer).map_or(max, |l| l.rtt.timeout(min, max));
-        timeout + timeout * self.prober.health / 2
+        timeout + timeout * self.prober.lateness / 2
     }
 
     /// Looks at a member now, unless a look is under way.
