@@ -14,6 +14,7 @@ mod version;
 
 #[cfg(feature = "fs")]
 pub mod fs;
+pub mod store;
 
 pub use clock::{Clock, Instant, ManualClock, SystemClock, WallTime};
 pub use datagrams::{
