@@ -10,6 +10,9 @@ use prost_build::Config;
 
 use crate::Generated;
 
+/// Goes before the modules of a service's client and server.
+const RPC_ONLY: &str = "#[cfg(feature = \"rpc\")]";
+
 /// `src/wire/generated.rs` of every crate that has a `proto` folder.
 pub(crate) fn generate(root: &Path) -> Result<Vec<Generated>> {
     let mut files = Vec::new();
@@ -32,15 +35,17 @@ fn of_crate(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Vec<Gen
     }
     let descriptors = protox::compile(sources, [protos])
         .with_context(|| format!("cannot compile the .proto files in {}", protos.display()))?;
-    if let Some(file) = descriptors.file.iter().find(|file| !file.service.is_empty()) {
-        bail!("{} declares a service; mesh-codegen writes messages only", file.name());
-    }
     let out = tempfile::tempdir().context("cannot make a temporary folder")?;
-    Config::new()
+    let mut config = Config::new();
+    // Payloads are shared, not copied.
+    config.bytes(["."]);
+    // Clients and servers of services need tonic; messages alone must build without it.
+    tonic_prost_build::configure()
         .out_dir(out.path())
-        // Payloads are shared, not copied.
-        .bytes(["."])
-        .compile_fds(descriptors)
+        .build_transport(false)
+        .client_mod_attribute(".", RPC_ONLY)
+        .server_mod_attribute(".", RPC_ONLY)
+        .compile_fds_with_config(descriptors, config)
         .with_context(|| format!("cannot generate code for {}", protos.display()))?;
     let written = sorted(out.path())?;
     // One package for each crate; two would need two modules.
@@ -97,6 +102,20 @@ mod tests {
         for part in ["Generated from proto/a.proto", "/// A word.", "pub struct Word", "pub id: u32"] {
             assert!(files[0].text.contains(part), "{part} is not in {}", files[0].text);
         }
+    }
+
+    #[test]
+    fn a_service_needs_the_rpc_feature_and_its_messages_do_not() {
+        let (_root, files) = a_crate(
+            "syntax = \"proto3\";\npackage a.v1;\nmessage Word {}\nservice Words { rpc Say(Word) returns (Word); }\n",
+        );
+        let text = files.expect("generates").remove(0).text;
+        for module in ["pub mod words_client", "pub mod words_server"] {
+            let at = text.find(module).expect(module);
+            assert!(text[..at].contains("feature = \"rpc\""), "{text}");
+        }
+        let message = text.find("pub struct Word").expect("message");
+        assert!(!text[..message].contains("feature"), "{text}");
     }
 
     #[test]
