@@ -1,6 +1,8 @@
 //! Membership clusters under faults, from seeds.
 
-use mesh_sim::{Options, run};
+use std::time::Duration;
+
+use mesh_sim::{Options, heal, run};
 
 #[test]
 fn clusters_heal_from_the_faults_of_thirty_seeds() {
@@ -20,4 +22,14 @@ fn a_seed_repeats_exactly_and_two_seeds_differ() {
         assert_eq!(outcome(seed), outcome(seed));
     }
     assert_ne!(outcome(5).hash, outcome(11).hash);
+}
+
+/// Over the network alone a flood there and back takes some 0.3 s, and a bridge comes up within as much.
+#[test]
+fn halves_that_meet_have_full_views_within_a_second() {
+    for (seed, seconds) in [(1, 8), (2, 25)] {
+        let healing = heal(60, seed, Duration::from_secs(seconds))
+            .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        assert!(healing.full_s < 1.0, "seed {seed}, apart for {seconds} s: {healing:?}");
+    }
 }

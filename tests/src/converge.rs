@@ -71,9 +71,10 @@ impl Watch<Gossips> for Ears {
     }
 }
 
-struct Cluster {
-    world: World<Gossips, Ears>,
-    live: BTreeSet<HostId>,
+/// Nodes of one cluster on a network without faults.
+pub(crate) struct Cluster<W> {
+    pub(crate) world: World<Gossips, W>,
+    pub(crate) live: BTreeSet<HostId>,
 }
 
 /// Starts `nodes` nodes that know one seed, lets them converge, and measures a join, a kill, a
@@ -83,21 +84,10 @@ struct Cluster {
 ///
 /// A stage that did not end in two minutes of the run.
 pub fn converge(nodes: u32, seed: u64, mut progress: impl FnMut(&str)) -> Result<Figures, Violation> {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let machines = nodes as usize + 1;
-    let network =
-        Network::new(machines, rng.u64(..), Duration::from_micros(100), Duration::from_micros(1000));
-    let machinery = cluster::machinery(machines, 50, &mut rng);
-    let gossips = Gossips::new(GossipConfig::lan(), &[cluster::address(HostId(0))]);
-    let habits = CarrierHabits { keep_alive: true, announce_replaced: false };
-    let world = World::new(machinery, network, habits, rng.u64(..), gossips, Ears::default());
-    let mut cluster = Cluster { world, live: (0..nodes).map(HostId).collect() };
+    let mut cluster = Cluster::new(nodes, 1, seed, Ears::default());
 
     let start = cluster.world.now();
-    for host in cluster.live.clone() {
-        cluster.world.start(host);
-    }
-    cluster.wait("full views at the start", |c| c.full().is_none())?;
+    cluster.start()?;
     let bootstrap_full_views_s = cluster.since(start).as_secs_f64();
     progress(&format!("every view is full after {bootstrap_full_views_s:.1} s"));
     let overlay = cluster.wait("the overlay", |c| c.overlay_is_up()).ok();
@@ -162,12 +152,33 @@ struct Heard {
     subject_full_ms: f64,
 }
 
-impl Cluster {
-    fn since(&self, start: Instant) -> Duration {
+impl<W: Watch<Gossips>> Cluster<W> {
+    /// So many nodes that know one seed, and machines for `spare` more.
+    pub(crate) fn new(nodes: u32, spare: u32, seed: u64, watch: W) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let machines = (nodes + spare) as usize;
+        let network =
+            Network::new(machines, rng.u64(..), Duration::from_micros(100), Duration::from_micros(1000));
+        let machinery = cluster::machinery(machines, 50, &mut rng);
+        let gossips = Gossips::new(GossipConfig::lan(), &[cluster::address(HostId(0))]);
+        let habits = CarrierHabits { keep_alive: true, announce_replaced: false };
+        let world = World::new(machinery, network, habits, rng.u64(..), gossips, watch);
+        Self { world, live: (0..nodes).map(HostId).collect() }
+    }
+
+    /// Starts them all, and waits for full views.
+    pub(crate) fn start(&mut self) -> Result<(), Violation> {
+        for host in self.live.clone() {
+            self.world.start(host);
+        }
+        self.wait("full views at the start", |c| c.full().is_none())
+    }
+
+    pub(crate) fn since(&self, start: Instant) -> Duration {
         self.world.now().since(start)
     }
 
-    fn full(&self) -> Option<String> {
+    pub(crate) fn full(&self) -> Option<String> {
         let live: Vec<HostId> = self.live.iter().copied().collect();
         // Looking at the sizes first spares the comparison of a million records.
         let short = live.iter().find(|h| self.world.core(**h).is_none_or(|c| c.status().alive != live.len()));
@@ -177,23 +188,27 @@ impl Cluster {
         )
     }
 
-    fn overlay_is_up(&self) -> bool {
+    pub(crate) fn overlay_is_up(&self) -> bool {
         self.live.iter().filter_map(|h| self.world.core(*h)).all(|core| {
             let status = core.status();
             status.overlay_up == status.overlay_wanted
         })
     }
 
-    fn sent(&self) -> (u64, u64) {
+    pub(crate) fn sent(&self) -> (u64, u64) {
         let counters = self.live.iter().filter_map(|h| self.world.core(*h)).map(|c| c.counters());
         counters.fold((0, 0), |sum, c| (sum.0 + c.sent_bytes, sum.1 + c.sent_messages))
     }
 
-    fn pass(&mut self, time: Duration) -> Result<(), Violation> {
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), Violation> {
         self.world.run_until(self.world.now() + time)
     }
 
-    fn wait(&mut self, what: &'static str, mut done: impl FnMut(&Self) -> bool) -> Result<(), Violation> {
+    pub(crate) fn wait(
+        &mut self,
+        what: &'static str,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<(), Violation> {
         let start = self.world.now();
         while !done(self) {
             if self.since(start) > PATIENCE {
@@ -204,7 +219,9 @@ impl Cluster {
         }
         Ok(())
     }
+}
 
+impl Cluster<Ears> {
     fn measure(
         &mut self,
         subject: HostId,

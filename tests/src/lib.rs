@@ -13,6 +13,7 @@ mod disk;
 mod gossip;
 #[cfg(feature = "harness")]
 pub mod harness;
+mod heal;
 mod host_clock;
 pub mod invariants;
 mod network;
@@ -29,6 +30,7 @@ pub use carrier::{DATAGRAM_BYTES_MAX, IDLE_TIMEOUT};
 pub use converge::{Figures, converge};
 pub use disk::{Disk, DiskHealth};
 pub use gossip::Gossips;
+pub use heal::{Healing, heal};
 pub use host_clock::HostClock;
 use mesh_core::Instant;
 pub use network::{HostId, Line, Network, Weather};

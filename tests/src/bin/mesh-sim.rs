@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use mesh_sim::{Looking, Options, Outcome, Violation, converge, run, run_looking};
+use mesh_sim::{Looking, Options, Outcome, Violation, converge, heal, run, run_looking};
 
 /// Runs membership clusters in virtual time and checks them.
 #[derive(Parser)]
@@ -46,6 +46,9 @@ struct Arguments {
     /// Nodes of a scenario.
     #[arg(long, default_value_t = 1000)]
     nodes: u32,
+    /// Seconds that the halves of the scenario `heal` are apart.
+    #[arg(long, default_value_t = 25.0)]
+    apart: f64,
     /// Run a scenario instead of seeds.
     #[arg(long)]
     scenario: Option<Scenario>,
@@ -55,6 +58,8 @@ struct Arguments {
 enum Scenario {
     /// A large cluster forms; then one node joins, and others go.
     Converge,
+    /// A cluster is cut in halves, which then meet again; for each of `--seeds`.
+    Heal,
 }
 
 /// Every so many seeds one is run twice, and the hashes compared.
@@ -67,6 +72,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let ok = match (arguments.scenario, arguments.seed, &arguments.regression) {
         (Some(Scenario::Converge), ..) => one_large_cluster(&arguments)?,
+        (Some(Scenario::Heal), ..) => halves_that_meet(&arguments)?,
         (None, None, None) => many_seeds(&arguments)?,
         (None, Some(seed), _) => one_run(&arguments, &Options::pick(seed))?,
         (None, None, Some(path)) => {
@@ -193,5 +199,22 @@ fn one_large_cluster(arguments: &Arguments) -> anyhow::Result<bool> {
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{:.0} events/s over {seconds:.1} s", figures.events as f64 / seconds.max(1e-9));
     println!("{}", serde_json::to_string_pretty(&figures)?);
+    Ok(true)
+}
+
+fn halves_that_meet(arguments: &Arguments) -> anyhow::Result<bool> {
+    let seeds = arguments
+        .seed
+        .map_or(arguments.from..arguments.from.saturating_add(arguments.seeds), |seed| seed..seed + 1);
+    let mut times = Vec::new();
+    for seed in seeds {
+        let figures = heal(arguments.nodes, seed, Duration::from_secs_f64(arguments.apart))
+            .with_context(|| format!("seed {seed}: {} nodes did not heal", arguments.nodes))?;
+        println!("{}", serde_json::to_string(&figures)?);
+        times.push(figures.full_s);
+    }
+    times.sort_by(f64::total_cmp);
+    let (half, most) = (times.get(times.len() / 2), times.last());
+    eprintln!("full views after {half:.2?} s (median), {most:.2?} s (most) of {} seeds", times.len());
     Ok(true)
 }

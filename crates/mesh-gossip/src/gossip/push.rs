@@ -159,8 +159,10 @@ impl Gossip {
             self.counters.propagation.observe(age);
         }
         let born = now - age;
+        // A member need not hear what it said itself, but a claim against it is for its own ears.
+        let spare_it = !self.claims.is_open(node_id);
         for peer in self.push_peers(now) {
-            if Some(&peer) == except || peer == *node_id {
+            if Some(&peer) == except || (spare_it && peer == *node_id) {
                 continue;
             }
             let items = self.outbox.updates.entry(peer).or_default();
@@ -207,13 +209,13 @@ impl Gossip {
             return Err(CommandError::BroadcastQueueFull(queue_max));
         }
         self.local.broadcast_sequence += 1;
-        let message = wire::Broadcast {
+        let message = wire::plain::Broadcast {
             origin: self.local.node_id().to_string(),
             instance: self.local.instance().0,
             sequence: self.local.broadcast_sequence,
             payload,
         };
-        self.outbox.broadcasts.push_back(WaitingBroadcast { message, except: None });
+        self.outbox.broadcasts.push_back(WaitingBroadcast { message: message.into(), except: None });
         self.outbox.wake_after(now, self.config.push_flush);
         Ok(())
     }
@@ -224,7 +226,7 @@ impl Gossip {
                 && self.table.get(o).is_some_and(|r| r.member.instance.0 == message.instance)
         });
         let Some(origin) = known else { return };
-        if message.payload.len() > self.config.broadcast_bytes_max {
+        if message.payload.len() > self.config.broadcast_bytes_max || !message.is_bounded() {
             self.counters.refused_malformed += 1;
             return;
         }
@@ -390,9 +392,9 @@ mod tests {
     #[test]
     fn pages_stay_below_the_limit_and_lose_nothing() {
         let entry = wire::Entry { key: "k".into(), value: "v".repeat(30_000) };
-        let descriptor = wire::Descriptor { entries: vec![entry], ..Default::default() };
-        let update = Update { descriptor: Some(descriptor), ..Default::default() };
-        let split = pages(vec![update; 7]);
+        let descriptor = wire::plain::Descriptor { entries: vec![entry], ..Default::default() };
+        let update = wire::plain::Update { descriptor: Some(descriptor.into()), ..Default::default() };
+        let split = pages(vec![update.into(); 7]);
         assert_eq!(split.iter().map(Vec::len).sum::<usize>(), 7);
         assert!(split.iter().all(|p| p.len() <= 2));
         assert_eq!(pages(vec![Update::default(); 600]).len(), 3);
