@@ -5,6 +5,7 @@ mod datagrams;
 mod hlc;
 mod id;
 mod identity;
+mod load;
 mod machine;
 mod member;
 mod membership;
@@ -24,6 +25,7 @@ pub use datagrams::{
 pub use hlc::{Hlc, HlcClock, HlcError};
 pub use id::{ClusterName, IdError, Incarnation, InstanceId, NodeId, Role, TrustDomain};
 pub use identity::{CertificateInfo, PeerIdentity, SpiffeId, SpiffeIdError};
+pub use load::{Load, LoadError, LoadReport};
 pub use machine::{DiskCompletion, DiskFault, DiskId, DiskOperation, DiskRequest, FileName, Machine};
 pub use member::{Health, Member, MemberState, Verification};
 pub use membership::{MemberChange, MemberEvent, MemberEvents, MemberSnapshot, Membership, Reason};

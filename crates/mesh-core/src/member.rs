@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-use crate::{Incarnation, InstanceId, Instant, NodeId, Role};
+use crate::{Incarnation, InstanceId, Instant, LoadReport, NodeId, Role};
 
 /// A member's state, as SWIM names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +90,8 @@ pub struct Member {
     pub metadata: BTreeMap<String, String>,
     /// The last measured round trip from here, if this node probes it.
     pub rtt: Option<std::time::Duration>,
+    /// How busy it says it is. Changes without an event, as round trips do; `None` if nothing was heard.
+    pub load: Option<LoadReport>,
 }
 
 impl Member {
@@ -108,6 +110,7 @@ impl Member {
             metadata_version: 0,
             metadata: BTreeMap::new(),
             rtt: None,
+            load: None,
         }
     }
 

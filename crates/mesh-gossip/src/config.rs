@@ -58,6 +58,8 @@ pub struct GossipConfig {
     pub tombstone_ttl: Duration,
     /// Largest metadata of one member, keys and values together, in bytes. Default: 65536.
     pub metadata_bytes_max: usize,
+    /// Bytes of other members' loads that ride on one probe or answer, at least one load; 0: only neighbours of a node learn its load. Default: 96.
+    pub load_relay_bytes: usize,
     /// Members in the table, tombstones included; further ones are refused. Default: 16384.
     pub members_max: usize,
     /// Messages accepted from one peer in a second; more are dropped and counted. Default: 2000.
@@ -92,6 +94,7 @@ impl GossipConfig {
             anti_entropy_interval: Duration::from_secs(10),
             tombstone_ttl: Duration::from_secs(24 * 3600),
             metadata_bytes_max: 64 * 1024,
+            load_relay_bytes: 96,
             members_max: 16 * 1024,
             messages_per_second_max: 2000,
             broadcast_queue_max: 256,
@@ -182,6 +185,7 @@ impl Settings for GossipConfig {
         number("indirect_probes", self.indirect_probes, 0, 16);
         number("rings", self.rings, 0, Self::RINGS_MAX);
         number("metadata_bytes_max", self.metadata_bytes_max, 256, 64 * 1024);
+        number("load_relay_bytes", self.load_relay_bytes, 0, 512);
         number("members_max", self.members_max, 2, 1 << 20);
         number("messages_per_second_max", self.messages_per_second_max as usize, 50, 1_000_000);
         number("broadcast_queue_max", self.broadcast_queue_max, 1, 1 << 16);

@@ -40,6 +40,8 @@ impl Histogram {
 pub struct Counters {
     pub sent_messages: u64,
     pub sent_bytes: u64,
+    /// Messages that the carrier did not take: the link was busy, or just gone.
+    pub unsent_messages: u64,
     pub received_messages: u64,
     pub received_bytes: u64,
     pub refused_malformed: u64,

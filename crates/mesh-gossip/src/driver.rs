@@ -11,8 +11,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh_core::{
-    Clock, Datagrams, DiskCompletion, Machine, Member, MemberEvents, MemberSnapshot, Membership, SystemClock,
-    Validated,
+    Clock, Datagrams, DiskCompletion, Load, Machine, Member, MemberEvents, MemberSnapshot, Membership,
+    SystemClock, Validated,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -216,6 +216,23 @@ impl GossipHandle {
         self.command(Command::SetMetadata { key: key.to_owned(), value: None }).await
     }
 
+    /// Says how busy this node is. Call it as often as the values change.
+    ///
+    /// A load travels with probes: neighbours know it within about one
+    /// `gossip.probe_interval`, the others as `gossip.load_relay_bytes` allows. An
+    /// empty load takes back what was said. It is in [`Member::load`] and makes no event.
+    ///
+    /// # Errors
+    ///
+    /// [`GossipError::Refused`] if a value is out of its bounds.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may still set it.
+    pub async fn set_load(&self, load: Load) -> Result<(), GossipError> {
+        self.command(Command::SetLoad(load)).await
+    }
+
     /// Sends a payload to every member, once, without promise of delivery.
     ///
     /// # Errors
@@ -350,7 +367,9 @@ impl<D: Datagrams> Loop<D> {
             match effect {
                 Effect::Transmit { to, payload } => {
                     // Busy or gone: repair and retries make up for it.
-                    let _ = self.datagrams.send(&to, payload);
+                    if self.datagrams.send(&to, payload).is_err() {
+                        self.gossip.note_unsent();
+                    }
                 }
                 Effect::Connect(target) => self.datagrams.connect(target),
                 Effect::Disconnect(peer) => self.datagrams.disconnect(&peer),

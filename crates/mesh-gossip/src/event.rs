@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use mesh_core::{
-    DatagramEvent, DiskCompletion, DiskRequest, InstanceId, LinkTarget, MemberEvent, NodeId, PeerIdentity,
+    DatagramEvent, DiskCompletion, DiskRequest, InstanceId, LinkTarget, Load, MemberEvent, NodeId,
+    PeerIdentity,
 };
 
 /// The node that a core speaks for.
@@ -40,6 +41,8 @@ pub enum Command {
         /// The value.
         value: Option<String>,
     },
+    /// Say how busy the node is. It travels with probes, so it may change as often as it likes.
+    SetLoad(Load),
     /// Send a payload to every member.
     Broadcast(Bytes),
     /// Say goodbye; [`Event::LeaveDone`] follows once two neighbours know.

@@ -140,7 +140,8 @@ fn encode_counters(encoder: &mut DescriptorEncoder<'_>, c: &Counters) -> fmt::Re
         "messages",
         "Gossip messages by direction and outcome",
         &[
-            (&[("direction", "sent"), ("outcome", "ok")], c.sent_messages),
+            (&[("direction", "sent"), ("outcome", "ok")], c.sent_messages - c.unsent_messages),
+            (&[("direction", "sent"), ("outcome", "not-taken")], c.unsent_messages),
             (&[("direction", "received"), ("outcome", "ok")], c.received_messages),
             (&[("direction", "received"), ("outcome", "malformed")], c.refused_malformed),
             (&[("direction", "received"), ("outcome", "version")], c.refused_version),

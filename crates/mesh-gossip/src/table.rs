@@ -5,8 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use mesh_core::{Instant, Member, MemberState, NodeId};
+use bytes::Bytes;
+use mesh_core::{Incarnation, InstanceId, Instant, Member, MemberState, NodeId};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::wire::Word;
 
 /// One member and what only the core needs to know of it.
 #[derive(Clone, Debug)]
@@ -16,6 +19,10 @@ pub(crate) struct Record {
     pub(crate) not_before_s: u64,
     /// When a dead or left record may be forgotten.
     pub(crate) reclaim_at: Option<Instant>,
+    /// Fields of its descriptor that this version does not know, to be passed on.
+    pub(crate) unknown: Bytes,
+    /// Those of the word that brought its state.
+    unknown_of_word: Option<Arc<UnknownOfWord>>,
     /// Hash of its node id: its bucket, and the seed of its ring positions.
     pub(crate) name_hash: u64,
     /// What it adds to the digest; zero while it is not live.
@@ -25,7 +32,17 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(member: Member, not_before_s: u64) -> Self {
         let name_hash = xxh3_64(member.node_id.as_str().as_bytes());
-        Self { member: Arc::new(member), not_before_s, reclaim_at: None, name_hash, contribution: 0 }
+        let (unknown, unknown_of_word) = (Bytes::new(), None);
+        let member = Arc::new(member);
+        Self { member, not_before_s, reclaim_at: None, unknown, unknown_of_word, name_hash, contribution: 0 }
+    }
+
+    /// The unknown fields that go with the newest word, if that is the one they came with.
+    pub(crate) fn unknown_of_word(&self) -> &[u8] {
+        match &self.unknown_of_word {
+            Some(kept) if kept.is_about(&self.member) => &kept.bytes,
+            _ => &[],
+        }
     }
 
     fn contribution_now(&self) -> u64 {
@@ -39,6 +56,28 @@ impl Record {
         bytes[16..24].copy_from_slice(&m.metadata_version.to_le_bytes());
         bytes[24..].copy_from_slice(&self.name_hash.to_le_bytes());
         xxh3_64_with_seed(&bytes, 1)
+    }
+}
+
+/// Fields of an update that are not known here, and the word that they belong to.
+#[derive(Clone, Debug)]
+pub(crate) struct UnknownOfWord {
+    instance: InstanceId,
+    incarnation: Incarnation,
+    state: MemberState,
+    bytes: Bytes,
+}
+
+impl UnknownOfWord {
+    /// `None` if there are none, as with nearly every word.
+    pub(crate) fn of(word: &Word) -> Option<Self> {
+        let Word { instance, incarnation, state, unknown, .. } = word;
+        let (instance, incarnation, state) = (*instance, *incarnation, *state);
+        (!unknown.is_empty()).then(|| Self { instance, incarnation, state, bytes: unknown.clone() })
+    }
+
+    fn is_about(&self, member: &Member) -> bool {
+        (self.instance, self.incarnation, self.state) == (member.instance, member.incarnation, member.state)
     }
 }
 
@@ -125,6 +164,14 @@ impl Table {
         *self.counts.slot(after) += 1;
         self.settle(node_id);
         Some(member)
+    }
+
+    /// Keeps what came with a word, if it is the newest now.
+    pub(crate) fn keep_unknown(&mut self, node_id: &NodeId, unknown: UnknownOfWord) {
+        let record = self.records.get_mut(node_id).filter(|r| unknown.is_about(&r.member));
+        if let Some(record) = record {
+            record.unknown_of_word = Some(Arc::new(unknown));
+        }
     }
 
     pub(crate) fn remove(&mut self, node_id: &NodeId) -> Option<Record> {

@@ -5,6 +5,7 @@
 //! `xtask` compile its dependencies.
 
 mod protobuf;
+mod relayed;
 mod settings;
 
 use std::{

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use prost_build::Config;
 
-use crate::Generated;
+use crate::{Generated, relayed};
 
 /// Goes before the modules of a service's client and server.
 const RPC_ONLY: &str = "#[cfg(feature = \"rpc\")]";
@@ -52,7 +52,7 @@ fn of_crate(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Vec<Gen
     let [code] = written.as_slice() else {
         bail!("the .proto files in {} are of {} packages; one is expected", protos.display(), written.len());
     };
-    let code = fs::read_to_string(code).context("cannot read the generated code")?;
+    let code = relayed::keep_unknown(&fs::read_to_string(code).context("cannot read the generated code")?);
     let names: Vec<String> = sources
         .iter()
         .filter_map(|path| path.file_name())

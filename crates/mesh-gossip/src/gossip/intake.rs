@@ -88,6 +88,12 @@ impl Gossip {
         for broadcast in packet.broadcasts {
             self.take_broadcast(now, from, broadcast);
         }
+        if let Some(load) = packet.load {
+            self.take_load(now, from, InstanceId(packet.instance), load);
+        }
+        for sample in packet.loads {
+            self.take_load_sample(now, from, sample);
+        }
         self.compare_digest(now, from, digest);
     }
 

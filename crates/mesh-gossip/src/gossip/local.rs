@@ -8,7 +8,7 @@ use super::{Gossip, members};
 use crate::{
     event::{Command, Effect, Event},
     planted::PlantedBug,
-    wire::{CommandError, Entry, KEY_BYTES_MAX, MetadataDelta, Packet, Update, Word},
+    wire::{CommandError, Entry, KEY_BYTES_MAX, Packet, Update, Word, plain},
 };
 
 /// The largest step of our own incarnation that a word about us can cause.
@@ -176,6 +176,7 @@ impl Gossip {
         }
         match command {
             Command::SetMetadata { key, value } => self.set_metadata(now, key, value),
+            Command::SetLoad(load) => self.set_load(now, load),
             Command::Broadcast(payload) => self.broadcast(now, payload),
             Command::Leave => {
                 self.leave(now);
@@ -197,12 +198,12 @@ impl Gossip {
             return Ok(());
         }
         let mut metadata = member.metadata.clone();
-        let mut delta = MetadataDelta {
+        let mut delta = plain::MetadataDelta {
             node_id: member.node_id.to_string(),
             instance: member.instance.0,
             base_version: member.metadata_version,
             version: member.metadata_version + 1,
-            ..MetadataDelta::default()
+            ..plain::MetadataDelta::default()
         };
         match value {
             Some(value) => {
@@ -225,7 +226,7 @@ impl Gossip {
             member.metadata_version = delta.version;
             members::settle(member);
         });
-        self.push_delta(now, delta, None);
+        self.push_delta(now, delta.into(), None);
         Ok(())
     }
 

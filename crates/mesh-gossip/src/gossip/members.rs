@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use mesh_core::{
     Health, Incarnation, InstanceId, Instant, Member, MemberChange, MemberEvent, MemberState, NodeId, Reason,
     Role, Verification,
@@ -17,8 +18,8 @@ use super::Gossip;
 use crate::{
     event::Event,
     planted::PlantedBug,
-    table::Record,
-    wire::{Descriptor, Entry, MetadataDelta, Packet, Update, Word, state_to_wire},
+    table::{Record, UnknownOfWord},
+    wire::{Descriptor, Entry, Kept, MetadataDelta, Packet, Update, Word, plain, shared, state_to_wire},
 };
 
 /// The largest step of an incarnation that is believed.
@@ -52,6 +53,15 @@ fn rank(state: MemberState) -> u8 {
 
 impl Gossip {
     pub(super) fn take_word(&mut self, now: Instant, from: &NodeId, word: Word, source: Source) {
+        let unknown = UnknownOfWord::of(&word);
+        let node_id = unknown.is_some().then(|| word.node_id.clone());
+        self.weigh_word(now, from, word, source);
+        if let (Some(unknown), Some(node_id)) = (unknown, node_id) {
+            self.table.keep_unknown(&node_id, unknown);
+        }
+    }
+
+    fn weigh_word(&mut self, now: Instant, from: &NodeId, word: Word, source: Source) {
         if word.node_id == *self.local.node_id() {
             self.hear_of_self(now, &word);
             return;
@@ -85,6 +95,7 @@ impl Gossip {
         if !word.state.is_live() {
             if let Some(member) = self.describe(now, &word, descriptor) {
                 let mut record = Record::new(member, descriptor.certificate_not_before_s);
+                record.unknown = shared(&descriptor.unknown);
                 record.reclaim_at = Some(now + self.config.tombstone_ttl);
                 self.table.insert(record);
                 self.rejoin.drop_candidate(&word.node_id);
@@ -103,7 +114,9 @@ impl Gossip {
         let Some(mut member) = self.describe(now, &word, descriptor) else { return };
         member.state = MemberState::Alive;
         self.rejoin.drop_candidate(&word.node_id);
-        self.table.insert(Record::new(member, descriptor.certificate_not_before_s));
+        let mut record = Record::new(member, descriptor.certificate_not_before_s);
+        record.unknown = shared(&descriptor.unknown);
+        self.table.insert(record);
         self.overlay_changed(now);
         self.announce(now, &word.node_id, MemberChange::Joined, None, Reason::Announced, Vec::new());
         if source != Source::JoinPage {
@@ -204,7 +217,8 @@ impl Gossip {
     pub(super) fn update_for_itself(&self, peer: &NodeId) -> Option<Update> {
         let certificate_not_before_s = self.table.get(peer)?.not_before_s;
         let mut update = self.update_about(peer, false)?;
-        update.descriptor = Some(Descriptor { certificate_not_before_s, ..Descriptor::default() });
+        let descriptor = plain::Descriptor { certificate_not_before_s, ..plain::Descriptor::default() };
+        update.descriptor = Some(descriptor.into());
         Some(update)
     }
 
@@ -235,6 +249,7 @@ impl Gossip {
                 member.metadata_version = 0;
                 member.health = Health::Healthy;
                 member.rtt = None;
+                member.load = None;
             }
         });
         let described = self.apply_descriptor(word);
@@ -311,14 +326,17 @@ impl Gossip {
                 // What we know is another run's: this one's own word brings its metadata.
                 member.instance = instance;
                 member.metadata_version = 0;
+                record.unknown = Bytes::new();
             }
             member.incarnation = incarnation;
             member.state = state;
             member.since = now;
             member.rtt = None;
+            member.load = None;
             record.reclaim_at = Some(reclaim_at);
         });
         self.claims.settle(node_id);
+        self.loads.forget(node_id);
         self.forget_probe(node_id);
         self.overlay_changed(now);
         before
@@ -340,6 +358,7 @@ impl Gossip {
                 refused_by: Vec::new(),
                 age_us: 0,
                 challenged: false,
+                unknown: Bytes::new(),
             };
             self.becomes_left(now, &word, Some(from));
         }
@@ -385,6 +404,7 @@ impl Gossip {
             }
             changed = true;
             record.not_before_s = descriptor.certificate_not_before_s;
+            record.unknown = shared(&descriptor.unknown);
             let member = Arc::make_mut(&mut record.member);
             member.metadata_version = word.metadata_version;
             member.addresses = descriptor.addresses.iter().filter_map(|a| a.parse().ok()).collect();
@@ -431,7 +451,8 @@ impl Gossip {
             self.outbox.heard_delta(from, &node_id, delta.version);
             return;
         }
-        if delta.base_version > held.metadata_version {
+        // Changes that are not known here can't be applied to the record: it is fetched whole.
+        if delta.base_version > held.metadata_version || !delta.unknown.is_empty() {
             self.want(from, &node_id);
             return;
         }
@@ -483,7 +504,7 @@ impl Gossip {
     pub(super) fn update_about(&self, node_id: &NodeId, full: bool) -> Option<Update> {
         let record = self.table.get(node_id)?;
         let member = &record.member;
-        let descriptor = full.then(|| Descriptor {
+        let descriptor = full.then(|| plain::Descriptor {
             role: member.role.to_string(),
             addresses: member.addresses.iter().map(ToString::to_string).collect(),
             certificate_not_before_s: record.not_before_s,
@@ -493,8 +514,9 @@ impl Gossip {
                 .map(|(k, v)| Entry { key: k.clone(), value: v.clone() })
                 .collect(),
         });
+        let descriptor = descriptor.map(|d| Kept::with_unknown(d, &record.unknown));
         let suspicion = self.suspicions.get(node_id);
-        Some(Update {
+        let update = plain::Update {
             node_id: node_id.to_string(),
             instance: member.instance.0,
             incarnation: member.incarnation.0,
@@ -507,7 +529,8 @@ impl Gossip {
             refused_by: suspicion
                 .map_or_else(Vec::new, |s| s.refused_by().map(ToString::to_string).collect()),
             age_us: 0,
-        })
+        };
+        Some(Kept::with_unknown(update, record.unknown_of_word()))
     }
 
     /// Forgets members whose tombstone's time is over.

@@ -6,6 +6,7 @@
 //! | `intake` | packets in, by sender and rate |
 //! | `members` | words about members, what they change, whom they are passed to |
 //! | `local` | words about ourselves: refuting, superseding, conflicts; metadata; leaving |
+//! | `loads` | how busy members are: what rides on probes |
 //! | `probing` | who is probed when, and what a missing answer sets off |
 //! | `suspicion` | how long a suspect has to refute |
 //! | `claims` | what a healed partition's other half holds for dead: a chance to refute, without suspicion |
@@ -16,6 +17,7 @@
 mod claims;
 mod intake;
 mod links;
+mod loads;
 mod local;
 mod members;
 mod probing;
@@ -45,7 +47,7 @@ use crate::{
 
 pub use self::rejoin::MEMBERS_FILE;
 use self::{
-    claims::Claims, links::Links, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin,
+    claims::Claims, links::Links, loads::Loads, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin,
     repair::Repair, suspicion::Suspicion,
 };
 
@@ -97,6 +99,7 @@ pub struct Gossip {
     overlay_latest: Option<Instant>,
     links: Links,
     prober: Prober,
+    loads: Loads,
     suspicions: BTreeMap<NodeId, Suspicion>,
     claims: Claims,
     outbox: Outbox,
@@ -138,6 +141,7 @@ impl Gossip {
             overlay_latest: None,
             links: Links::default(),
             prober: Prober::default(),
+            loads: Loads::default(),
             suspicions: BTreeMap::new(),
             claims: Claims::default(),
             outbox: Outbox::default(),
@@ -210,6 +214,11 @@ impl Gossip {
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// A driver says that the carrier did not take a message.
+    pub fn note_unsent(&mut self) {
+        self.counters.unsent_messages += 1;
     }
 
     /// Items that wait in all queues of the core, for bounds and metrics.

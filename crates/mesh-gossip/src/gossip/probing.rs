@@ -205,20 +205,21 @@ impl Gossip {
         self.prober.outstanding.insert(subject.clone(), outstanding);
         self.counters.probes += 1;
         if linked {
-            self.send_probe(subject, sequence, urgent);
+            self.send_probe(now, subject, sequence, urgent);
         } else if let Some(target) = self.target_of(subject) {
             self.dial_urgently(now, target);
         }
     }
 
-    fn send_probe(&mut self, subject: &NodeId, sequence: u32, urgent: bool) {
+    fn send_probe(&mut self, now: Instant, subject: &NodeId, sequence: u32, urgent: bool) {
         let suspected_at = self
             .table
             .get(subject)
             .filter(|r| r.member.state == MemberState::Suspect)
             .map_or(0, |r| r.member.incarnation.next().0);
         let probe = Some(Probe { sequence, suspected_at, urgent });
-        self.transmit(subject, Packet { probe, ..Packet::default() });
+        let packet = self.with_loads(now, subject, Packet { probe, ..Packet::default() });
+        self.transmit(subject, packet);
     }
 
     /// A new suspicion: tell the suspect over our link, and look ourselves if we observe it.
@@ -303,7 +304,7 @@ impl Gossip {
         let first = outstanding.first_sequence;
         let urgent = outstanding.urgent;
         if self.links.is_up(subject) {
-            self.send_probe(subject, sequence, urgent);
+            self.send_probe(now, subject, sequence, urgent);
         }
         if let Some(target) = self.target_of(subject) {
             self.dial_urgently(now, target);
@@ -361,7 +362,7 @@ impl Gossip {
         }
         outstanding.last_sequence = sequence;
         let urgent = outstanding.urgent;
-        self.send_probe(peer, sequence, urgent);
+        self.send_probe(now, peer, sequence, urgent);
     }
 
     /// A connection attempt to a member ended badly.
@@ -409,7 +410,8 @@ impl Gossip {
             next_ms: u32::try_from(next.as_millis()).unwrap_or(u32::MAX),
             incarnation: self.record_of_self().member.incarnation.0,
         };
-        self.transmit(from, Packet { ack: Some(ack), ..Packet::default() });
+        let packet = self.with_loads(now, from, Packet { ack: Some(ack), ..Packet::default() });
+        self.transmit(from, packet);
     }
 
     pub(super) fn take_ack(&mut self, now: Instant, from: &NodeId, ack: Ack) {
@@ -467,6 +469,7 @@ impl Gossip {
             refused_by: Vec::new(),
             age_us: 0,
             challenged: false,
+            unknown: bytes::Bytes::new(),
         };
         self.take_word(now, from, word, Source::Own);
     }
@@ -486,7 +489,7 @@ impl Gossip {
             deadline,
         };
         self.prober.relays.push(relay);
-        self.send_probe(&target, sequence, true);
+        self.send_probe(now, &target, sequence, true);
     }
 
     fn relay_answer(&mut self, now: Instant, from: &NodeId, sequence: u32) {

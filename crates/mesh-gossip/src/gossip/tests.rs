@@ -8,6 +8,8 @@ use mesh_core::{
     LinkPath, LinkTarget, MemberChange, MemberEvent, MemberState, PeerIdentity, Settings,
 };
 
+mod records;
+
 use super::*;
 use crate::{Command, Event};
 

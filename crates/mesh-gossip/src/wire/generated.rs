@@ -13,9 +13,9 @@ pub struct Packet {
     #[prost(fixed64, tag = "3")]
     pub digest: u64,
     #[prost(message, repeated, tag = "4")]
-    pub updates: ::prost::alloc::vec::Vec<Update>,
+    pub updates: ::prost::alloc::vec::Vec<super::Kept<Update>>,
     #[prost(message, repeated, tag = "5")]
-    pub deltas: ::prost::alloc::vec::Vec<MetadataDelta>,
+    pub deltas: ::prost::alloc::vec::Vec<super::Kept<MetadataDelta>>,
     #[prost(message, optional, tag = "6")]
     pub hello: ::core::option::Option<Hello>,
     #[prost(message, optional, tag = "7")]
@@ -33,14 +33,22 @@ pub struct Packet {
     #[prost(message, optional, tag = "13")]
     pub sync_records: ::core::option::Option<SyncRecords>,
     #[prost(message, repeated, tag = "14")]
-    pub broadcasts: ::prost::alloc::vec::Vec<Broadcast>,
+    pub broadcasts: ::prost::alloc::vec::Vec<super::Kept<Broadcast>>,
     /// The sender leaves; the receiver answers with goodbye_ack.
     #[prost(bool, tag = "15")]
     pub goodbye: bool,
     #[prost(bool, tag = "16")]
     pub goodbye_ack: bool,
+    /// Rides on probes and acks: the sender's own load.
+    #[prost(message, optional, tag = "17")]
+    pub load: ::core::option::Option<super::Kept<Load>>,
+    /// And what it heard of others' not long ago.
+    #[prost(message, repeated, tag = "18")]
+    pub loads: ::prost::alloc::vec::Vec<super::Kept<LoadSample>>,
 }
-/// The newest word about one member.
+/// The newest word about one member. A field that is not known goes with the word
+/// it came with, until a newer word.
+/// Relayed: fields that are not known are kept and passed on.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Update {
     #[prost(string, tag = "1")]
@@ -56,7 +64,7 @@ pub struct Update {
     pub metadata_version: u64,
     /// Everything the member says about itself; absent where only the state changed.
     #[prost(message, optional, tag = "6")]
-    pub descriptor: ::core::option::Option<Descriptor>,
+    pub descriptor: ::core::option::Option<super::Kept<Descriptor>>,
     /// The sender holds that the member's own certificate answered.
     #[prost(bool, tag = "7")]
     pub verified: bool,
@@ -73,6 +81,8 @@ pub struct Update {
     #[prost(bool, tag = "11")]
     pub challenged: bool,
 }
+/// What a member says about itself.
+/// Relayed: fields that are not known are kept and passed on.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Descriptor {
     #[prost(string, tag = "1")]
@@ -94,6 +104,7 @@ pub struct Entry {
     pub value: ::prost::alloc::string::String,
 }
 /// Changes of one member's metadata after base_version.
+/// Relayed: fields that are not known are kept and passed on.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetadataDelta {
     #[prost(string, tag = "1")]
@@ -193,7 +204,7 @@ pub struct Summary {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncRecords {
     #[prost(message, repeated, tag = "1")]
-    pub updates: ::prost::alloc::vec::Vec<Update>,
+    pub updates: ::prost::alloc::vec::Vec<super::Kept<Update>>,
     /// Members whose records the sender wants.
     #[prost(string, repeated, tag = "2")]
     pub wants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -204,6 +215,7 @@ pub struct SyncRecords {
     #[prost(uint32, tag = "4")]
     pub pages: u32,
 }
+/// Relayed: fields that are not known are kept and passed on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Broadcast {
     #[prost(string, tag = "1")]
@@ -214,6 +226,43 @@ pub struct Broadcast {
     pub sequence: u64,
     #[prost(bytes = "bytes", tag = "4")]
     pub payload: ::prost::bytes::Bytes,
+}
+/// How busy a member is, in its own words.
+/// Relayed: fields that are not known are kept and passed on.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Load {
+    /// Grows with every new word of the same run.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// Thousandths of what the node may use, 0 to 1000; absent if it does not say.
+    #[prost(uint32, optional, tag = "2")]
+    pub cpu_permille: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "3")]
+    pub memory_permille: ::core::option::Option<u32>,
+    #[prost(message, repeated, tag = "4")]
+    pub custom: ::prost::alloc::vec::Vec<LoadValue>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoadValue {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+}
+/// What the sender heard of another member's load.
+/// Relayed: fields that are not known are kept and passed on.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadSample {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    /// The lower half of the member's instance: tells its runs apart.
+    #[prost(fixed32, tag = "2")]
+    pub run: u32,
+    /// Milliseconds since the member said so, summed over the hops.
+    #[prost(uint32, tag = "3")]
+    pub age_ms: u32,
+    #[prost(message, optional, tag = "4")]
+    pub load: ::core::option::Option<super::Kept<Load>>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -246,4 +295,22 @@ impl State {
             _ => None,
         }
     }
+}
+impl super::Relayed for Update {
+    const FIELDS: &'static [u32] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+}
+impl super::Relayed for Descriptor {
+    const FIELDS: &'static [u32] = &[1, 2, 3, 4];
+}
+impl super::Relayed for MetadataDelta {
+    const FIELDS: &'static [u32] = &[1, 2, 3, 4, 5, 6];
+}
+impl super::Relayed for Broadcast {
+    const FIELDS: &'static [u32] = &[1, 2, 3, 4];
+}
+impl super::Relayed for Load {
+    const FIELDS: &'static [u32] = &[1, 2, 3, 4];
+}
+impl super::Relayed for LoadSample {
+    const FIELDS: &'static [u32] = &[1, 2, 3, 4];
 }

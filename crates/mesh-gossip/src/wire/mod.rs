@@ -2,21 +2,35 @@
 
 // Documented in the .proto; the shape of the code is prost's.
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
-mod generated;
+pub(crate) mod generated;
+mod kept;
 
 use bytes::Bytes;
 use mesh_core::{
-    Incarnation, InstanceId, MemberState, NodeId, PAYLOAD_BYTES_MAX, ProtocolVersion, VersionRange,
+    Incarnation, InstanceId, LoadError, MemberState, NodeId, PAYLOAD_BYTES_MAX, ProtocolVersion, VersionRange,
 };
 use prost::Message;
 
+/// Relayed messages without the fields that are not known, for making new ones.
+pub(crate) use generated as plain;
 pub(crate) use generated::*;
+pub(crate) use kept::{Kept, Relayed, shared};
+
+// Shadow the generated types of the same name.
+pub(crate) type Update = Kept<plain::Update>;
+pub(crate) type Descriptor = Kept<plain::Descriptor>;
+pub(crate) type MetadataDelta = Kept<plain::MetadataDelta>;
+pub(crate) type Broadcast = Kept<plain::Broadcast>;
+pub(crate) type Load = Kept<plain::Load>;
+pub(crate) type LoadSample = Kept<plain::LoadSample>;
 
 /// The versions of the gossip protocol that this crate speaks.
 pub const PROTOCOL: VersionRange = VersionRange::new(1, 1);
 
 /// Updates, summaries, wants and deltas in one packet, each. Our own packets stay far below.
 const ITEMS_MAX: usize = 8192;
+/// Loads of others in one packet. Our own packets have a handful.
+const LOADS_MAX: usize = 64;
 /// Accusers named in one update.
 const ACCUSERS_MAX: usize = 64;
 /// Addresses of one member.
@@ -102,6 +116,9 @@ pub enum CommandError {
     /// Too many broadcasts wait.
     #[error("gossip.broadcast_queue_max ({0}) broadcasts wait to be sent; try again later")]
     BroadcastQueueFull(usize),
+    /// A load is out of its bounds.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The node is leaving, has left, or stepped aside after a conflict.
     #[error("this node is no longer a member: it left or stepped aside")]
     NotMember,
@@ -132,6 +149,10 @@ pub(crate) fn decode(from: &NodeId, payload: &Bytes) -> Result<Packet, InputErro
         packet.sync_summary.as_ref().map_or(0, |s| s.members.len().max(s.buckets.len())),
         records.map_or(0, |r| r.updates.len().max(r.wants.len())),
     ];
+    if packet.loads.len() > LOADS_MAX {
+        let count = packet.loads.len();
+        return Err(malformed(format!("{count} loads of others, at most {LOADS_MAX} are accepted")));
+    }
     if let Some(longest) = lists.iter().max().filter(|n| **n > ITEMS_MAX) {
         return Err(malformed(format!("a list of {longest} items, at most {ITEMS_MAX} are accepted")));
     }
@@ -152,11 +173,17 @@ pub(crate) struct Word {
     pub(crate) refused_by: Vec<NodeId>,
     pub(crate) age_us: u64,
     pub(crate) challenged: bool,
+    /// Fields of the update that are not known here.
+    pub(crate) unknown: Bytes,
 }
 
 impl Word {
     /// Checks an update; `None` if it makes no sense.
     pub(crate) fn parse(update: Update, metadata_bytes_max: usize) -> Option<Self> {
+        if !update.is_bounded() || update.descriptor.as_ref().is_some_and(|d| !d.is_bounded()) {
+            return None;
+        }
+        let Kept { known: update, unknown } = update;
         let state = match State::try_from(update.state).ok()? {
             State::Alive => MemberState::Alive,
             State::Suspect => MemberState::Suspect,
@@ -167,7 +194,9 @@ impl Word {
             return None;
         }
         if let Some(d) = &update.descriptor {
-            let bytes: usize = d.entries.iter().map(|e| e.key.len() + e.value.len()).sum();
+            // What is not known here takes its share of the same room.
+            let bytes: usize =
+                d.unknown.len() + d.entries.iter().map(|e| e.key.len() + e.value.len()).sum::<usize>();
             let keys_fit = d.entries.iter().all(|e| (1..=KEY_BYTES_MAX).contains(&e.key.len()));
             if d.addresses.len() > ADDRESSES_MAX || bytes > metadata_bytes_max || !keys_fit {
                 return None;
@@ -188,6 +217,7 @@ impl Word {
             refused_by: names(update.refused_by)?,
             age_us: update.age_us,
             challenged: update.challenged,
+            unknown: shared(&unknown),
         })
     }
 }
@@ -239,8 +269,8 @@ mod tests {
 
         #[test]
         fn a_cut_packet_is_refused_or_harmless(at in 0usize..200) {
-            let update = Update { node_id: "n".into(), accusers: vec!["a".into(); 5], ..Update::default() };
-            let whole = encode(&Packet { version: 1, instance: 7, updates: vec![update; 8], ..Packet::default() });
+            let update = plain::Update { node_id: "n".into(), accusers: vec!["a".into(); 5], ..Default::default() };
+            let whole = encode(&Packet { version: 1, instance: 7, updates: vec![update.into(); 8], ..Packet::default() });
             let cut = whole.slice(..at.min(whole.len()));
             let _ = decode(&peer(), &cut);
         }
