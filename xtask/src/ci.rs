@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use crate::{
-    features, forward, licences, readme,
+    coverage, features, forward, licences, readme,
     repo::{Repo, run},
     steps::Steps,
     tidy,
@@ -31,6 +31,7 @@ pub(crate) fn run_checks(repo: &Repo, only: Vec<String>) -> Result<()> {
     steps.step("licences and sources", || licences::check(repo));
     steps.step_or_skip("advisories", || licences::advisories(repo));
     steps.step("simulator", || forward::sim(repo, &["--seeds".to_owned(), SEEDS.to_owned()]));
+    steps.step_or_skip("coverage", || coverage::run(repo));
     steps.step("readme", || readme::check(repo));
     steps.finish()
 }

@@ -26,6 +26,8 @@ pub(crate) enum Verb {
     },
     /// Check the rules that no compiler knows: dependency arrows, file headers, banned calls.
     Tidy,
+    /// Print how many lines of the sans-io cores their unit tests reach; needs cargo-llvm-cov.
+    Coverage,
     /// Run the simulator: --seeds N, or --seed S to replay one; [--until T] [--trace FILE] [--nightly].
     Sim {
         /// Handed to mesh-sim as they are.
@@ -38,7 +40,7 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Write the generated files: protobuf code, the settings reference and its JSON Schema.
+    /// Write the generated files: protobuf code, the settings reference, JSON Schemas of settings and members.
     Codegen {
         /// Change nothing; fail if a generated file is not up to date.
         #[arg(long)]

@@ -7,6 +7,7 @@
 mod ci;
 mod cli;
 mod code;
+mod coverage;
 mod demo;
 mod features;
 mod forward;
@@ -39,6 +40,12 @@ fn run(verb: cli::Verb) -> anyhow::Result<()> {
         cli::Verb::Test { filter } => suite::run_suite(&repo, filter.as_deref()),
         cli::Verb::Ci { steps } => ci::run_checks(&repo, steps),
         cli::Verb::Tidy => tidy::run(&repo),
+        cli::Verb::Coverage => {
+            if let Some(reason) = coverage::run(&repo)? {
+                println!("skipped: {reason}");
+            }
+            Ok(())
+        }
         cli::Verb::Sim { arguments } => forward::sim(&repo, &arguments),
         cli::Verb::Bench { arguments } => forward::bench(&repo, &arguments),
         cli::Verb::Codegen { check } => forward::codegen(&repo, check),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::repo::{Repo, installed, run};
 
@@ -28,11 +28,23 @@ pub(crate) fn run_suite(repo: &Repo, filter: Option<&str>) -> Result<()> {
         println!("cargo-nextest is not installed: using cargo test");
         repo.cargo(["test", "--workspace", "--all-features", "--all-targets"])
     };
-    run(tests.args(filter).env("MESH_BIN", target.join("debug/mesh")))?;
+    let tests = run(tests.args(filter).env("MESH_BIN", target.join("debug/mesh")));
     for line in fs::read_to_string(&skipped).unwrap_or_default().lines() {
         println!("{line}");
     }
-    run(repo.cargo(["test", "--workspace", "--all-features", "--doc", "--quiet"]).args(filter))
+    let examples =
+        run(repo.cargo(["test", "--workspace", "--all-features", "--doc", "--quiet"]).args(filter));
+    both(tests, examples)
+}
+
+/// Fails if one of them failed, and says so of each: one run should tell everything.
+fn both(tests: Result<()>, examples: Result<()>) -> Result<()> {
+    let failed: Vec<String> =
+        [tests, examples].into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
 }
 
 fn missing<'p>(packages: &[(&'p str, &str)], installed: impl Fn(&str) -> bool) -> Vec<&'p str> {
@@ -42,6 +54,16 @@ fn missing<'p>(packages: &[(&'p str, &str)], installed: impl Fn(&str) -> bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn examples_do_not_hide_failed_tests_nor_the_other_way_round() {
+        let failed = |what: &str| Err(anyhow::anyhow!("{what} failed"));
+        both(Ok(()), Ok(())).expect("nothing failed");
+        let text = |tests, examples| both(tests, examples).expect_err("one failed").to_string();
+        assert_eq!(text(failed("tests"), Ok(())), "tests failed");
+        assert_eq!(text(Ok(()), failed("examples")), "examples failed");
+        assert_eq!(text(failed("tests"), failed("examples")), "tests failed; examples failed");
+    }
 
     #[test]
     fn a_missing_program_names_its_package() {

@@ -112,7 +112,8 @@ fn gives_reason(lines: &[&str], index: usize) -> bool {
     lines.get(index).into_iter().chain(above).any(|line| line.contains(SLEEP_REASON))
 }
 
-fn is_core(path: &str) -> bool {
+/// Whether this is sans-io code, its tests aside.
+pub(crate) fn is_core(path: &str) -> bool {
     !path.ends_with("tests.rs") && CORES.iter().any(|core| is_in(core, path))
 }
 

@@ -13,6 +13,8 @@ use anyhow::{Result, bail};
 
 use crate::repo::Repo;
 
+pub(crate) use calls::is_core;
+
 /// One broken rule at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
