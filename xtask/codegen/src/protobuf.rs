@@ -1,4 +1,5 @@
-//! Rust code for the messages in `crates/*/proto/*.proto`.
+//! Rust code for the messages in `crates/*/proto/*.proto`, and for the foreign services in
+//! `crates/*/proto/<name>/*.proto`.
 
 use std::{
     fs,
@@ -18,20 +19,52 @@ pub(crate) fn generate(root: &Path) -> Result<Vec<Generated>> {
     let mut files = Vec::new();
     for folder in sorted(&root.join("crates"))? {
         let protos = folder.join("proto");
-        if protos.is_dir() {
-            let sources: Vec<PathBuf> = sorted(&protos)?
-                .into_iter()
-                .filter(|path| path.extension().is_some_and(|e| e == "proto"))
-                .collect();
-            files.extend(of_crate(&folder, &protos, &sources)?);
+        if !protos.is_dir() {
+            continue;
+        }
+        files.extend(of_crate(&folder, &protos, &sources(&protos)?)?);
+        for foreign in sorted(&protos)?.into_iter().filter(|path| path.is_dir()) {
+            files.extend(of_foreign(&folder, &foreign, &sources(&foreign)?)?);
         }
     }
     Ok(files)
 }
 
-fn of_crate(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Vec<Generated>> {
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|e| e == "proto");
+    Ok(sorted(folder)?.into_iter().filter(is_source).collect())
+}
+
+/// Messages and clients of somebody else's service: `proto/<name>` becomes `src/<name>/wire/generated.rs`.
+/// The module `<name>` is a feature of its own, so nothing in the file needs one.
+fn of_foreign(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Option<Generated>> {
+    let name = protos.file_name().unwrap_or_default().to_string_lossy();
+    let builder = tonic_prost_build::configure().build_transport(false).build_server(false);
+    let Some(code) = compile(builder, protos, sources)? else { return Ok(None) };
+    let names = names(&format!("proto/{name}"), sources);
+    let path = folder.join("src").join(&*name).join("wire/generated.rs");
+    Ok(Some(Generated { path, text: with_header(&names, &code) }))
+}
+
+fn of_crate(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Option<Generated>> {
+    // Clients and servers of services need tonic; messages alone must build without it.
+    let builder = tonic_prost_build::configure()
+        .build_transport(false)
+        .client_mod_attribute(".", RPC_ONLY)
+        .server_mod_attribute(".", RPC_ONLY);
+    let Some(code) = compile(builder, protos, sources)? else { return Ok(None) };
+    let code = relayed::keep_unknown(&code);
+    let path = folder.join("src/wire/generated.rs");
+    Ok(Some(Generated { path, text: with_header(&names("proto", sources), &code) }))
+}
+
+fn compile(
+    builder: tonic_prost_build::Builder,
+    protos: &Path,
+    sources: &[PathBuf],
+) -> Result<Option<String>> {
     if sources.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let descriptors = protox::compile(sources, [protos])
         .with_context(|| format!("cannot compile the .proto files in {}", protos.display()))?;
@@ -39,29 +72,22 @@ fn of_crate(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Vec<Gen
     let mut config = Config::new();
     // Payloads are shared, not copied.
     config.bytes(["."]);
-    // Clients and servers of services need tonic; messages alone must build without it.
-    tonic_prost_build::configure()
+    builder
         .out_dir(out.path())
-        .build_transport(false)
-        .client_mod_attribute(".", RPC_ONLY)
-        .server_mod_attribute(".", RPC_ONLY)
         .compile_fds_with_config(descriptors, config)
         .with_context(|| format!("cannot generate code for {}", protos.display()))?;
     let written = sorted(out.path())?;
-    // One package for each crate; two would need two modules.
+    // One package for each folder; two would need two modules.
     let [code] = written.as_slice() else {
         bail!("the .proto files in {} are of {} packages; one is expected", protos.display(), written.len());
     };
-    let code = relayed::keep_unknown(&fs::read_to_string(code).context("cannot read the generated code")?);
-    let names: Vec<String> = sources
-        .iter()
-        .filter_map(|path| path.file_name())
-        .map(|name| format!("proto/{}", name.to_string_lossy()))
-        .collect();
-    Ok(vec![Generated {
-        path: folder.join("src/wire/generated.rs"),
-        text: with_header(&names.join(", "), &code),
-    }])
+    Ok(Some(fs::read_to_string(code).context("cannot read the generated code")?))
+}
+
+/// The sources, for the first line of a generated file.
+fn names(folder: &str, sources: &[PathBuf]) -> String {
+    let names = sources.iter().filter_map(|path| path.file_name());
+    names.map(|name| format!("{folder}/{}", name.to_string_lossy())).collect::<Vec<_>>().join(", ")
 }
 
 fn with_header(sources: &str, code: &str) -> String {
@@ -116,6 +142,25 @@ mod tests {
         }
         let message = text.find("pub struct Word").expect("message");
         assert!(!text[..message].contains("feature"), "{text}");
+    }
+
+    #[test]
+    fn a_foreign_service_becomes_a_client_without_a_feature_in_its_own_folder() {
+        let root = tempfile::tempdir().expect("folder");
+        let protos = root.path().join("crates/a/proto/engine");
+        fs::create_dir_all(&protos).expect("folders");
+        let proto = "syntax = \"proto3\";\npackage enginepb;\nmessage Word {}\nservice Words { rpc Say(Word) returns (Word); }\n";
+        fs::write(protos.join("engine.proto"), proto).expect("proto");
+        let [file] = generate(root.path()).expect("generates").try_into().expect("one file");
+        assert_eq!(file.path, root.path().join("crates/a/src/engine/wire/generated.rs"));
+        for part in
+            ["Generated from proto/engine/engine.proto", "pub mod words_client", "/enginepb.Words/Say"]
+        {
+            assert!(file.text.contains(part), "{part} is not in {}", file.text);
+        }
+        for part in ["words_server", "cfg(feature"] {
+            assert!(!file.text.contains(part), "{part} is in {}", file.text);
+        }
     }
 
     #[test]
