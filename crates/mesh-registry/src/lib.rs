@@ -1,1 +1,26 @@
 #![doc = include_str!("../README.md")]
+
+#[cfg_attr(
+    not(feature = "planted-bugs"),
+    allow(dead_code, unreachable_pub, reason = "the names remain at the places that ask for them")
+)]
+mod planted;
+
+#[cfg(feature = "tokio")]
+mod audit;
+mod deadlines;
+#[cfg(feature = "tokio")]
+mod hub;
+#[cfg(feature = "tokio")]
+mod memory;
+pub mod state;
+mod wire;
+
+#[cfg(feature = "tokio")]
+pub use audit::AUDIT_PREFIX;
+pub use deadlines::Deadlines;
+#[cfg(feature = "tokio")]
+pub use memory::MemoryStore;
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+pub use wire::{COMMAND_VERSION, WireError, decode_command, encode_command};

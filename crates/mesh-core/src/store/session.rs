@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::SessionError;
 use crate::NodeId;
 
 /// Names a session; given out by the store and never used again.
@@ -29,6 +30,18 @@ impl OpenSession {
     pub const TTL_MIN: Duration = Duration::from_millis(500);
     /// The longest time to live.
     pub const TTL_MAX: Duration = Duration::from_secs(3600);
+
+    /// Checks the time to live.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Ttl`] names the range.
+    pub fn check(&self) -> Result<(), SessionError> {
+        if (Self::TTL_MIN..=Self::TTL_MAX).contains(&self.ttl) {
+            return Ok(());
+        }
+        Err(SessionError::Ttl { asked: self.ttl, min: Self::TTL_MIN, max: Self::TTL_MAX })
+    }
 }
 
 /// An open session.

@@ -376,6 +376,9 @@ pub struct SnapshotSession {
     pub session: ::core::option::Option<Session>,
     #[prost(message, repeated, tag = "2")]
     pub outcomes: ::prost::alloc::vec::Vec<SessionOutcome>,
+    /// The highest sequence number whose outcome was dropped.
+    #[prost(uint64, optional, tag = "3")]
+    pub forgotten: ::core::option::Option<u64>,
 }
 /// The outcome of one sequence number of a session.
 #[derive(Clone, PartialEq, ::prost::Message)]
