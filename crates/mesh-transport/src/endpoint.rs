@@ -10,6 +10,7 @@ mod connection;
 mod dial;
 mod registry;
 mod secret;
+mod stray;
 #[cfg(all(test, feature = "ca"))]
 mod tests;
 
@@ -37,11 +38,14 @@ pub use connection::{MeshStream, QuicConnection};
 pub use secret::NodeSecret;
 
 pub(crate) use dial::quic_error;
+#[cfg(all(feature = "edge", feature = "rpc"))]
+pub(crate) use registry::quic_certificates;
+pub(crate) use stray::watched_socket;
 
 use crate::{
-    config::TransportConfig, error::TransportError, identity::Identity, metrics::TransportMetrics,
-    quiet::Quiet, tls::alpn,
+    config::TransportConfig, error::TransportError, identity::Identity, metrics::TransportMetrics, tls::alpn,
 };
+use accept::Refusals;
 use registry::Registry;
 
 /// Codes with which connections are closed, the same for every application protocol.
@@ -90,7 +94,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
     local: SocketAddr,
     quic: Option<quinn::Endpoint>,
-    quiet: Quiet,
+    refusals: Arc<Refusals>,
     takers: Mutex<Takers>,
     /// TLS and QUIC settings for the protocols that have a taker.
     serving: ArcSwap<Serving>,
@@ -137,9 +141,13 @@ impl Endpoint {
         let secret = secret.unwrap_or_else(|| NodeSecret::from_bytes(identity.derived_secret()));
         let (udp, tcp, local) = bind_both(&config)?;
         let serving = Serving::new(&identity, &config, &[]);
+        let refusals = Arc::new(Refusals::new(identity.metrics().clone()));
         let quic = udp
             .map(|socket| {
-                quinn::Endpoint::new(
+                let strays = Arc::clone(&refusals);
+                let socket =
+                    watched_socket(socket, &secret, move |remote, stray| strays.stray(remote, stray))?;
+                quinn::Endpoint::new_with_abstract_socket(
                     secret.endpoint_config(),
                     Some((*serving.quic).clone()),
                     socket,
@@ -163,7 +171,7 @@ impl Endpoint {
             registry: Arc::default(),
             local,
             quic,
-            quiet: Quiet::default(),
+            refusals,
             takers: Mutex::default(),
             serving: ArcSwap::from_pointee(serving),
             half_open_quic: AtomicUsize::new(0),
@@ -371,7 +379,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
-fn bind_udp(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
+pub(crate) fn bind_udp(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     both_families(&socket, address)?;
     // The system grants what its own limit (net.core.rmem_max on Linux) allows; less is no error.

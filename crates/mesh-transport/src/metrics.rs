@@ -38,7 +38,7 @@ struct Inner {
 
 /// Label names and values, all from small closed sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Labels<const N: usize>([(&'static str, &'static str); N]);
+pub(crate) struct Labels<const N: usize>(pub(crate) [(&'static str, &'static str); N]);
 
 impl<const N: usize> EncodeLabelSet for Labels<N> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {

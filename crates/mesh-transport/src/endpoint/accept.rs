@@ -21,9 +21,11 @@ use tracing::{info, warn};
 use super::{
     Counted, Incoming, Inner, MeshStream, QuicConnection, close,
     registry::{Closer, quic_certificates},
+    stray::Stray,
 };
 use crate::{
-    metrics::HandshakeOutcome,
+    metrics::{HandshakeOutcome, TransportMetrics},
+    quiet::Quiet,
     tls::{PeerRole, Refusal, alpn},
 };
 
@@ -56,17 +58,49 @@ pub(super) fn spawn(inner: &Arc<Inner>, listener: TcpListener) {
     }
 }
 
+/// Counts refusals, and logs them at most once a second for each source.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    metrics: TransportMetrics,
+    quiet: Quiet,
+}
+
+impl Refusals {
+    pub(super) fn new(metrics: TransportMetrics) -> Self {
+        Self { metrics, quiet: Quiet::default() }
+    }
+
+    /// A datagram came that belongs to nobody.
+    pub(super) fn stray(&self, remote: SocketAddr, stray: Stray) {
+        let outcome = match stray {
+            Stray::Version => HandshakeOutcome::Protocol,
+            Stray::Malformed | Stray::Unknown => HandshakeOutcome::Garbage,
+        };
+        self.add("quic", remote, outcome, &stray);
+    }
+
+    fn add(
+        &self,
+        transport: &'static str,
+        remote: SocketAddr,
+        outcome: HandshakeOutcome,
+        problem: &dyn std::fmt::Display,
+    ) {
+        self.metrics.handshake(transport, outcome);
+        let Some(suppressed) = self.quiet.allow(remote.ip()) else { return };
+        let reason = outcome.as_str();
+        match outcome {
+            HandshakeOutcome::Identity | HandshakeOutcome::Limit => {
+                warn!(%remote, transport, reason, %problem, suppressed, "refused a connection");
+            }
+            _ => info!(%remote, transport, reason, %problem, suppressed, "refused a connection"),
+        }
+    }
+}
+
 impl Inner {
     fn failed(&self, transport: &'static str, remote: SocketAddr, failure: &Failure) {
-        self.metrics.handshake(transport, failure.outcome);
-        let Some(suppressed) = self.quiet.allow(remote.ip()) else { return };
-        let (reason, problem) = (failure.outcome.as_str(), failure.problem.as_str());
-        match failure.outcome {
-            HandshakeOutcome::Identity | HandshakeOutcome::Limit => {
-                warn!(%remote, transport, reason, problem, suppressed, "refused a connection");
-            }
-            _ => info!(%remote, transport, reason, problem, suppressed, "refused a connection"),
-        }
+        self.refusals.add(transport, remote, failure.outcome, &failure.problem);
     }
 
     /// Gives a connection to whoever serves its protocol.

@@ -38,6 +38,13 @@ impl NodeSecret {
         Self(bytes)
     }
 
+    /// A secret that nobody has had before.
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; 32];
+        aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+        Self(bytes)
+    }
+
     /// Reads the secret from `transport.secret` in a folder, or makes one there. The folder must exist.
     ///
     /// # Errors
@@ -52,10 +59,9 @@ impl NodeSecret {
                 repair: FORMAT.repair,
             });
         }
-        let mut bytes = [0; 32];
-        aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
-        replace(&path, FORMAT, &bytes)?;
-        Ok(Self(bytes))
+        let new = Self::random();
+        replace(&path, FORMAT, &new.0)?;
+        Ok(new)
     }
 
     #[cfg(test)]
@@ -68,11 +74,20 @@ impl NodeSecret {
         tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
     }
 
+    fn id_key(&self) -> u64 {
+        let id_key = self.derive(b"mesh connection id 1");
+        u64::from_le_bytes(id_key[..8].try_into().expect("eight of 32 bytes"))
+    }
+
+    /// Makes and recognises connection ids, also those of an earlier process.
+    pub(crate) fn connection_ids(&self) -> HashedConnectionIdGenerator {
+        HashedConnectionIdGenerator::from_key(self.id_key())
+    }
+
     /// QUIC settings with both keys.
     pub(crate) fn endpoint_config(&self) -> quinn::EndpointConfig {
         let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &self.derive(b"mesh stateless reset 1"));
-        let id_key = self.derive(b"mesh connection id 1");
-        let id_key = u64::from_le_bytes(id_key[..8].try_into().expect("eight of 32 bytes"));
+        let id_key = self.id_key();
         let mut config = quinn::EndpointConfig::new(Arc::new(reset_key));
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
         // After a restart each of many peers needs a reset of its own; keyed ids keep garbage from causing any.

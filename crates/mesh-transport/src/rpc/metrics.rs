@@ -1,25 +1,14 @@
 //! What servers and channels count.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, LabelSetEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 use super::{Encoding, Reason, Transport};
-use crate::TransportMetrics;
-
-/// Label names and values, all from small closed sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Labels<const N: usize>([(&'static str, &'static str); N]);
-
-impl<const N: usize> EncodeLabelSet for Labels<N> {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        self.0.as_slice().encode(encoder)
-    }
-}
+use crate::{TransportMetrics, metrics::Labels};
 
 /// The counters of requests. Clones share them.
 ///
