@@ -250,6 +250,10 @@ impl Settings for TransportConfig {
         if edge.bind.port() != 0 && edge.bind == *bind {
             check.broken("edge.bind", edge.bind, "must differ from transport.bind");
         }
+        #[cfg(feature = "edge")]
+        if edge.http3 && !http3.enabled {
+            check.broken("edge.http3", true, "must not be on where transport.http3.enabled is off");
+        }
         for pin in &tls.pinned_issuers {
             if let Err(rule) = pin.parse::<IssuerPin>() {
                 check.broken("tls.pinned_issuers", pin, &rule);

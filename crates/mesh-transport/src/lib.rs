@@ -20,6 +20,8 @@ pub mod memory;
 mod quiet;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+#[cfg(feature = "transcode")]
+pub mod transcode;
 
 pub use config::TransportConfig;
 pub use error::TransportError;

@@ -24,6 +24,8 @@ use super::{HubLimits, PageLimits};
 pub struct EdgeConfig {
     /// Address of the port. Default: 127.0.0.1:17480.
     pub bind: SocketAddr,
+    /// Whether HTTP/3 is served too, on the UDP port of the same number. Default: false.
+    pub http3: bool,
     /// Origins of other web pages that may call, as `https://console.example.org`. Default: none.
     pub origins: Vec<String>,
     /// Connections at once; further ones are closed. Default: 1024.
@@ -82,6 +84,7 @@ impl Default for EdgeConfig {
     fn default() -> Self {
         Self {
             bind: SocketAddr::from(([127, 0, 0, 1], 17480)),
+            http3: false,
             origins: Vec::new(),
             connections_max: 1024,
             handshakes_max: 256,
@@ -168,6 +171,10 @@ impl Settings for EdgeConfig {
                 let value = humantime::format_duration(value);
                 problems.push(SettingError::new(format!("transport.edge.{name}"), value, rule));
             }
+        }
+        if self.http3 && cfg!(not(feature = "rpc")) {
+            let rule = "must be false in a program that is built without the feature rpc";
+            problems.push(SettingError::new("transport.edge.http3", true, rule));
         }
         if !(1.0..=1e6).contains(&self.requests_per_second) {
             let rule = "must be between 1 and 1000000";

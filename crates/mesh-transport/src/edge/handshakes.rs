@@ -62,6 +62,12 @@ impl Handshakes {
         Slot { handshakes: self.clone(), source, number, displaced }
     }
 
+    /// Whether a quarter of the room is taken.
+    #[cfg(feature = "rpc")]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().total >= self.total_max.div_ceil(4)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,8 @@
-//! The edge port: HTTP/1.1 and HTTP/2 over mutual TLS on TCP.
+//! The edge port: HTTP/1.1 and HTTP/2 over mutual TLS on TCP, and HTTP/3 on UDP where that is on.
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,12 +20,11 @@ use mesh_core::{BoxError, PeerIdentity, Validated};
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tower::ServiceExt;
 
 use crate::{
     identity::{Identity, TrustEpoch},
@@ -35,16 +35,15 @@ use super::{
     EdgeConfig, EdgeMetrics,
     handshakes::{Handshakes, Slot},
     metrics::Refused,
-    watched::{GuardedBody, InFlight, WriteTimeout},
+    supervise::{Caller, Connection},
+    watched::{InFlight, WriteTimeout},
 };
 
 /// The protocols to offer, for the TLS configuration.
 pub const EDGE_ALPNS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Certificates are checked again this often, so that expiry ends a connection too.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// Longer than any connection lives.
-const FAR: Duration = Duration::from_secs(365 * 86_400);
+/// Attempts to find a port that is free for both TCP and UDP.
+const BIND_ATTEMPTS: usize = 64;
 /// Pause after the system refused to accept: out of file descriptors, mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Sources whose refusals are told apart in the log.
@@ -55,8 +54,10 @@ const LOG_SOURCES_MAX: usize = 1024;
 #[non_exhaustive]
 pub enum EdgeError {
     /// The address is taken, not ours, or not allowed.
-    #[error("cannot listen on transport.edge.bind ({address}): free the port or choose another")]
+    #[error("cannot listen on transport.edge.bind ({address}, {protocol}): free the port or choose another")]
     Bind {
+        /// `tcp`, or `udp` for HTTP/3.
+        protocol: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -69,14 +70,15 @@ type Identify = dyn Fn(&[CertificateDer<'static>]) -> Result<Arc<PeerIdentity>, 
 
 /// How the edge port knows its callers.
 pub struct EdgeTls {
-    server_config: Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>,
-    identify: Box<Identify>,
-    trust_changed: watch::Receiver<TrustEpoch>,
+    pub(super) server_config: Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>,
+    pub(super) identify: Box<Identify>,
+    pub(super) trust_changed: watch::Receiver<TrustEpoch>,
 }
 
 impl EdgeTls {
     /// * `server_config` is asked for each connection, so that a new certificate is
-    ///   used at once. It must require client certificates and offer [`EDGE_ALPNS`].
+    ///   used at once. It must require client certificates and offer [`EDGE_ALPNS`]; for
+    ///   HTTP/3 a copy of it offers `h3` instead.
     /// * `identify` verifies a client's chain and reads its identity. It is asked
     ///   after each handshake, resumed ones too (TLS does not verify those again),
     ///   whenever `trust_changed` moves, and once a minute. An error ends the connection.
@@ -111,6 +113,8 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2.
     Http2,
+    /// HTTP/3.
+    Http3,
 }
 
 /// What a handler may know of its connection. Found in the request's extensions,
@@ -129,12 +133,13 @@ pub struct ConnectionInfo {
 pub struct EdgeServer {
     local_addr: SocketAddr,
     stop: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 impl EdgeServer {
     /// Opens the port and serves `router` on it, which should come out of
-    /// [`stack`](super::stack).
+    /// [`stack`](super::stack). With `transport.edge.http3` the UDP port of the same number
+    /// serves it over HTTP/3, and answers on TCP say so (`alt-svc`).
     ///
     /// Unauthenticated callers never reach the router: their TLS handshake fails.
     ///
@@ -147,22 +152,28 @@ impl EdgeServer {
         router: Router,
         metrics: EdgeMetrics,
     ) -> Result<Self, EdgeError> {
-        let address = config.bind;
-        let failed = |source| EdgeError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        let sockets = Sockets::bind(config.bind, config.http3).await?;
+        let local_addr = sockets.local_addr;
         let (stop, stopped) = watch::channel(false);
         let port = Arc::new(Port {
-            config: (**config).clone(),
             tls,
             router,
             metrics,
             stopped,
+            places: Arc::new(Semaphore::new(config.connections_max)),
             handshakes: Handshakes::new(config.handshakes_max, config.handshakes_per_address_max),
+            alt_svc: config.http3.then(|| alt_svc(local_addr.port())),
+            config: (**config).clone(),
             logged: Mutex::default(),
         });
-        tracing::info!(%local_addr, "edge port open");
-        let accepting = tokio::spawn(port.accept(listener));
+        let mut accepting = Vec::new();
+        #[cfg(feature = "rpc")]
+        if let Some(udp) = sockets.udp {
+            let failed = |source| EdgeError::Bind { protocol: "udp", address: local_addr, source };
+            accepting.push(super::quic::spawn(port.clone(), udp).map_err(failed)?);
+        }
+        accepting.push(tokio::spawn(port.accept(sockets.tcp)));
+        tracing::info!(%local_addr, http3 = config.http3, "edge port open");
         Ok(Self { local_addr, stop, accepting })
     }
 
@@ -180,24 +191,80 @@ impl EdgeServer {
     /// Dropping the future cuts what is under way.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
-        // Only a panic of ours could be reported here, and the panic hook did so already.
-        let _ = (&mut self.accepting).await;
+        for accepting in &mut self.accepting {
+            // Only a panic of ours could be reported here, and the panic hook did so already.
+            let _ = accepting.await;
+        }
     }
 }
 
 impl Drop for EdgeServer {
     fn drop(&mut self) {
-        self.accepting.abort();
+        for accepting in &self.accepting {
+            accepting.abort();
+        }
     }
 }
 
-struct Port {
-    config: EdgeConfig,
-    tls: EdgeTls,
-    router: Router,
-    metrics: EdgeMetrics,
-    stopped: watch::Receiver<bool>,
-    handshakes: Arc<Handshakes>,
+/// How long callers may remember that the port serves HTTP/3, in seconds.
+const ALT_SVC_S: u32 = 3600;
+
+/// Tells callers on TCP that the same port number serves HTTP/3 (RFC 7838).
+fn alt_svc(port: u16) -> HeaderValue {
+    let text = format!("h3=\":{port}\"; ma={ALT_SVC_S}");
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("clear"))
+}
+
+struct Sockets {
+    tcp: TcpListener,
+    #[cfg(feature = "rpc")]
+    udp: Option<std::net::UdpSocket>,
+    local_addr: SocketAddr,
+}
+
+impl Sockets {
+    /// Both on the same port. With port 0 the system picks one for TCP, whose UDP twin may be
+    /// taken by somebody else: then another one is tried.
+    async fn bind(address: SocketAddr, http3: bool) -> Result<Self, EdgeError> {
+        let failed = |protocol| move |source| EdgeError::Bind { protocol, address, source };
+        let mut attempts_left = BIND_ATTEMPTS;
+        loop {
+            let tcp = TcpListener::bind(address).await.map_err(failed("tcp"))?;
+            let local_addr = tcp.local_addr().map_err(failed("tcp"))?;
+            #[cfg(feature = "rpc")]
+            {
+                attempts_left -= 1;
+                let udp = if http3 { super::quic::bind(local_addr).map(Some) } else { Ok(None) };
+                match udp {
+                    Ok(udp) => return Ok(Self { tcp, udp, local_addr }),
+                    Err(source)
+                        if address.port() == 0
+                            && source.kind() == io::ErrorKind::AddrInUse
+                            && attempts_left > 0 => {}
+                    Err(source) => return Err(failed("udp")(source)),
+                }
+            }
+            #[cfg(not(feature = "rpc"))]
+            {
+                // Settings with HTTP/3 are not valid in such a build.
+                let _ = (http3, &mut attempts_left);
+                return Ok(Self { tcp, local_addr });
+            }
+        }
+    }
+}
+
+/// What both halves of the port share.
+pub(super) struct Port {
+    pub(super) config: EdgeConfig,
+    pub(super) tls: EdgeTls,
+    pub(super) router: Router,
+    pub(super) metrics: EdgeMetrics,
+    pub(super) stopped: watch::Receiver<bool>,
+    /// One permit for each connection that may be open, its handshake included.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) handshakes: Arc<Handshakes>,
+    alt_svc: Option<HeaderValue>,
     /// When a refusal of a source was last logged.
     logged: Mutex<BTreeMap<IpAddr, Instant>>,
 }
@@ -220,27 +287,50 @@ impl Port {
                     continue;
                 }
             };
-            if connections.len() >= self.config.connections_max {
-                self.refuse(remote, Refused::Connections, &"transport.edge.connections_max is reached");
-                continue;
-            }
+            let Some(place) = self.place(remote) else { continue };
             // Here and not in the task: tasks start in any order, and the newest must not pass for the oldest.
             let slot = self.handshakes.enter(remote.ip());
-            connections.spawn(self.clone().connection(stream, remote, slot));
+            connections.spawn(self.clone().connection(stream, remote, slot, place));
         }
         drop(listener);
+        self.drain(connections).await;
+    }
+
+    /// Room for one more connection, or a refusal.
+    pub(super) fn place(&self, remote: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if place.is_none() {
+            self.refuse(remote, Refused::Connections, &"transport.edge.connections_max is reached");
+        }
+        place
+    }
+
+    /// Waits until connections have ended, which have been told to, and cuts the others.
+    pub(super) async fn drain(&self, mut connections: JoinSet<()>) {
         let drained = async { while connections.join_next().await.is_some() {} };
         let _ = timeout(self.config.drain_timeout, drained).await;
         connections.shutdown().await;
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        slot: Slot,
+        _place: OwnedSemaphorePermit,
+    ) {
         let Some((stream, peer, version)) = self.handshake(stream, remote, slot).await else { return };
-        self.metrics.connections.inc();
-        let _open = OnDrop(|| {
-            self.metrics.connections.dec();
-        });
+        let _open = self.open();
         self.serve(stream, remote, peer, version).await;
+    }
+
+    /// Counts a connection until this is dropped, also when its task is cut.
+    pub(super) fn open(&self) -> impl Drop + use<> {
+        let gauge = self.metrics.connections.clone();
+        gauge.inc();
+        OnDrop(move || {
+            gauge.dec();
+        })
     }
 
     /// TLS, and who the caller is. `None` if it was refused, which is counted and logged.
@@ -253,36 +343,46 @@ impl Port {
         // Small answers go out at once; without it each waits for the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let acceptor = TlsAcceptor::from((self.tls.server_config)());
-        let accepted = tokio::select! {
-            accepted = timeout(self.config.handshake_timeout, acceptor.accept(stream)) => accepted,
-            () = slot.displaced() => {
-                self.refuse(remote, Refused::Handshakes, &"too many handshakes are under way; the oldest gave way");
-                return None;
-            }
-        };
-        let stream = match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                self.refuse(remote, Refused::Tls, &error);
-                return None;
-            }
-            Err(_) => {
-                self.refuse(remote, Refused::Timeout, &"the TLS handshake took too long");
-                return None;
-            }
-        };
+        let stream = self.in_time(remote, &mut slot, acceptor.accept(stream)).await?;
         let session = stream.get_ref().1;
         let version = match session.alpn_protocol() {
             Some(b"h2") => HttpVersion::Http2,
             _ => HttpVersion::Http1,
         };
-        match (self.tls.identify)(session.peer_certificates().unwrap_or_default()) {
-            Ok(peer) => Some((stream, peer, version)),
-            Err(error) => {
-                self.refuse(remote, Refused::Identity, &error);
-                None
+        let peer = self.identify(remote, session.peer_certificates().unwrap_or_default())?;
+        Some((stream, peer, version))
+    }
+
+    /// The outcome of a handshake, unless it takes too long or has to give way.
+    pub(super) async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        remote: SocketAddr,
+        slot: &mut Slot,
+        handshake: impl Future<Output = Result<T, E>>,
+    ) -> Option<T> {
+        let ended = tokio::select! {
+            ended = timeout(self.config.handshake_timeout, handshake) => ended,
+            () = slot.displaced() => {
+                self.refuse(remote, Refused::Handshakes, &"too many handshakes are under way; the oldest gave way");
+                return None;
             }
+        };
+        match ended {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(error)) => self.refuse(remote, Refused::Tls, &error),
+            Err(_) => self.refuse(remote, Refused::Timeout, &"the TLS handshake took too long"),
         }
+        None
+    }
+
+    /// Who the caller is. `None` if it was refused.
+    pub(super) fn identify(
+        &self,
+        remote: SocketAddr,
+        certificates: &[CertificateDer<'static>],
+    ) -> Option<Arc<PeerIdentity>> {
+        let peer = (self.tls.identify)(certificates);
+        peer.map_err(|error| self.refuse(remote, Refused::Identity, &error)).ok()
     }
 
     async fn serve(
@@ -294,82 +394,40 @@ impl Port {
     ) {
         let certificates: Vec<CertificateDer<'static>> =
             stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-        let (drain, draining) = watch::channel(false);
-        let (in_flight, mut under_way) = InFlight::new();
-        let info = ConnectionInfo { remote, version, draining };
-        let service = service_fn(|request: Request<Incoming>| {
-            let guard = in_flight.enter();
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer.clone());
-            request.extensions_mut().insert(info.clone());
-            let answer = self.router.clone().oneshot(request);
-            async move { answer.await.map(|response| response.map(|body| GuardedBody::new(body, guard))) }
+        let (drain, mut draining) = watch::channel(false);
+        let (in_flight, under_way) = InFlight::new();
+        let info = ConnectionInfo { remote, version, draining: draining.clone() };
+        let caller = Caller { router: self.router.clone(), peer: peer.clone(), info, in_flight };
+        let alt_svc = self.alt_svc.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (answer, alt_svc) = (caller.ask(request.map(Body::new)), alt_svc.clone());
+            async move {
+                let mut response = answer.await;
+                if let Some(alt_svc) = alt_svc {
+                    response.headers_mut().insert(header::ALT_SVC, alt_svc);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let builder = self.http(version);
         let io = TokioIo::new(WriteTimeout::new(stream, self.config.write_timeout));
         let connection = builder.serve_connection(io, service);
-        tokio::pin!(connection);
-
-        let mut trust = self.tls.trust_changed.clone();
-        let mut trust_watched = true;
-        let mut stopped = self.stopped.clone();
-        let started = Instant::now();
-        let mut idle_since = Some(started);
-        let mut recheck_at = started + RECHECK_INTERVAL;
-        // Trust may have moved between the handshake and the clone above.
-        let mut verify = true;
-        // When what is still under way is cut, once the connection is to close.
-        let mut cut_at: Option<Instant> = None;
-        loop {
-            if verify && let Err(error) = (self.tls.identify)(&certificates) {
-                self.refuse(remote, Refused::Revoked, &error);
-                return;
+        let conversation = async move {
+            tokio::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                _ = draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
             }
-            verify = false;
-            let close_at = (started + self.config.connection_age_max)
-                .min(idle_since.map_or(started + FAR, |since| since + self.config.idle_timeout));
-            let close = tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(%remote, peer_id = %peer.node_id(), %error, "edge connection failed");
-                    }
-                    return;
-                }
-                changed = trust.changed(), if trust_watched => {
-                    trust_watched = changed.is_ok();
-                    verify = true;
-                    false
-                }
-                () = sleep_until(recheck_at) => {
-                    recheck_at = Instant::now() + RECHECK_INTERVAL;
-                    verify = true;
-                    false
-                }
-                _ = under_way.changed() => {
-                    idle_since = (*under_way.borrow_and_update() == 0).then(Instant::now);
-                    false
-                }
-                () = sleep_until(cut_at.unwrap_or(close_at)) => {
-                    if cut_at.is_some() {
-                        return;
-                    }
-                    true
-                }
-                _ = stopped.wait_for(|stopped| *stopped), if cut_at.is_none() => true,
-            };
-            if close {
-                drain.send_replace(true);
-                connection.as_mut().graceful_shutdown();
-                cut_at = Some(Instant::now() + self.config.drain_timeout);
-            }
-        }
+            connection.await
+        };
+        self.supervise(Connection { remote, peer, certificates, drain, under_way }, conversation).await;
     }
 
     fn http(&self, version: HttpVersion) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder = match version {
             HttpVersion::Http1 => builder.http1_only(),
-            HttpVersion::Http2 => builder.http2_only(),
+            HttpVersion::Http2 | HttpVersion::Http3 => builder.http2_only(),
         };
         builder
             .http1()
@@ -387,7 +445,7 @@ impl Port {
     }
 
     /// Counts a refusal, and logs it at most once a second for each source.
-    fn refuse(&self, remote: SocketAddr, reason: Refused, error: &dyn std::fmt::Display) {
+    pub(super) fn refuse(&self, remote: SocketAddr, reason: Refused, error: &dyn std::fmt::Display) {
         self.metrics.refuse(reason);
         let now = Instant::now();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);

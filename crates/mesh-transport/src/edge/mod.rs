@@ -10,7 +10,7 @@
 //! * [`EventHub`]: server-sent events that resume without a gap;
 //! * [`RateLimiter`], [`CorsPolicy`], [`RequestId`]: applied by [`stack`];
 //! * [`health_routes`]: `/healthz`, `/readyz`, `/metrics`;
-//! * [`EdgeServer`]: HTTP/1.1 and HTTP/2 over mutual TLS.
+//! * [`EdgeServer`]: HTTP/1.1, HTTP/2 and, by configuration, HTTP/3 over mutual TLS.
 //!
 //! [`stack`] puts the shared layers around a router, [`EdgeServer::bind`] serves it.
 
@@ -27,9 +27,12 @@ mod listener;
 mod metrics;
 mod page;
 mod problem;
+#[cfg(feature = "rpc")]
+mod quic;
 mod request_id;
 mod sse;
 mod stack;
+mod supervise;
 mod time;
 mod watched;
 

@@ -172,6 +172,8 @@ impl Drop for AtWork {
 pub(crate) struct ResponseBody<B> {
     inner: Inner<B>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Whether trailers can tell that the deadline passed.
+    grpc: bool,
     _at_work: Option<AtWork>,
 }
 
@@ -182,13 +184,13 @@ enum Inner<B> {
 }
 
 impl<B> ResponseBody<B> {
-    pub(crate) fn new(inner: B, deadline: Option<Pin<Box<Sleep>>>, at_work: AtWork) -> Self {
-        Self { inner: Inner::Service(inner), deadline, _at_work: Some(at_work) }
+    pub(crate) fn new(inner: B, deadline: Option<Pin<Box<Sleep>>>, at_work: AtWork, grpc: bool) -> Self {
+        Self { inner: Inner::Service(inner), deadline, grpc, _at_work: Some(at_work) }
     }
 
     pub(crate) fn own(text: Bytes) -> Self {
         let text = Some(text).filter(|text| !text.is_empty());
-        Self { inner: Inner::Own(text), deadline: None, _at_work: None }
+        Self { inner: Inner::Own(text), deadline: None, grpc: false, _at_work: None }
     }
 }
 
@@ -217,6 +219,10 @@ where
         // The stream ends here, and the handler's part of it is dropped.
         this.inner = Inner::Own(None);
         let late = Status::deadline_exceeded("the deadline passed while the response was being sent");
+        if !this.grpc {
+            // Nothing but a broken stream keeps the part that was sent from being taken for the whole.
+            return Poll::Ready(Some(Err(late.into())));
+        }
         Poll::Ready(Some(Ok(Frame::trailers(grpc::trailers(&late)))))
     }
 

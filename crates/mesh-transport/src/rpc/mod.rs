@@ -12,8 +12,9 @@
 mod body;
 mod channel;
 mod config;
-mod grpc;
-mod h3_quinn;
+pub(crate) mod grpc;
+pub(crate) mod h3_quinn;
+pub(crate) mod http3;
 mod metrics;
 mod policy;
 mod server;

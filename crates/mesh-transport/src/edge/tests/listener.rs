@@ -28,14 +28,14 @@ use crate::{
 };
 
 /// Nothing here takes as long; a test that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Edge {
-    ca: DevCa,
-    identity: Identity,
-    server: EdgeServer,
-    metrics: EdgeMetrics,
-    hub: EventHub<(), ()>,
+pub(super) struct Edge {
+    pub(super) ca: DevCa,
+    pub(super) identity: Identity,
+    pub(super) server: EdgeServer,
+    pub(super) metrics: EdgeMetrics,
+    pub(super) hub: EventHub<(), ()>,
 }
 
 async fn who(request: Request) -> String {
@@ -44,7 +44,7 @@ async fn who(request: Request) -> String {
     format!("{} {:?}", peer.id, info.version)
 }
 
-async fn edge(change: impl FnOnce(&mut EdgeConfig)) -> Edge {
+pub(super) async fn edge(change: impl FnOnce(&mut EdgeConfig)) -> Edge {
     let ca = DevCa::new("example.org").expect("ca");
     let identity = ca.identity("prod", "control", "n-1").expect("identity");
     let mut config = EdgeConfig { bind: ([127, 0, 0, 1], 0).into(), ..EdgeConfig::default() };
@@ -74,7 +74,7 @@ async fn edge(change: impl FnOnce(&mut EdgeConfig)) -> Edge {
 }
 
 impl Edge {
-    fn client(&self, role: &str, name: &str) -> Identity {
+    pub(super) fn client(&self, role: &str, name: &str) -> Identity {
         self.ca.identity("prod", role, name).expect("identity")
     }
 
@@ -88,11 +88,11 @@ impl Edge {
     }
 
     /// A TLS connection that is known to be accepted, with HTTP/1.1 to speak by hand.
-    async fn raw(&self) -> TlsStream<TcpStream> {
+    pub(super) async fn raw(&self) -> TlsStream<TcpStream> {
         self.tls(&self.client("operator", "alice"), b"http/1.1").await.expect("tls")
     }
 
-    async fn h2(&self, client: &Identity) -> http2::SendRequest<Empty<Bytes>> {
+    pub(super) async fn h2(&self, client: &Identity) -> http2::SendRequest<Empty<Bytes>> {
         let stream = self.tls(client, b"h2").await.expect("tls");
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
@@ -100,7 +100,7 @@ impl Edge {
         sender
     }
 
-    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let waiting = async {
             while !condition(self) {
                 // sleeps: polls the condition itself
@@ -111,7 +111,7 @@ impl Edge {
     }
 }
 
-fn get(path: &str) -> http::Request<Empty<Bytes>> {
+pub(super) fn get(path: &str) -> http::Request<Empty<Bytes>> {
     http::Request::get(format!("https://n-1{path}")).body(Empty::new()).expect("request")
 }
 
@@ -121,7 +121,7 @@ async fn text(response: http::Response<hyper::body::Incoming>) -> String {
 }
 
 /// Reads until the other side is done; how it ends does not matter.
-async fn rest(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
+pub(super) async fn rest(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("closed in time");
     bytes

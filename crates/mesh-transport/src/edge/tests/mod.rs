@@ -1,6 +1,8 @@
 //! The toolkit as callers meet it.
 
 mod events;
+#[cfg(all(feature = "ca", feature = "rpc"))]
+mod http3;
 #[cfg(feature = "ca")]
 mod listener;
 mod stack;

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use mesh_core::BoxError;
 use tonic::Status;
@@ -91,13 +91,13 @@ where
         let work = self.service.clone().oneshot(request);
         let Some(timeout) = timeout else {
             let Ok(response) = work.await;
-            return Ok(response.map(|body| ResponseBody::new(body, None, at_work)));
+            return Ok(response.map(|body| ResponseBody::new(body, None, at_work, limits.grpc)));
         };
         let mut deadline = Box::pin(tokio::time::sleep(timeout));
         tokio::select! {
             biased;
             Ok(response) = work => {
-                Ok(response.map(|body| ResponseBody::new(body, Some(deadline), at_work)))
+                Ok(response.map(|body| ResponseBody::new(body, Some(deadline), at_work, limits.grpc)))
             }
             () = &mut deadline => Err(Refusal::Late),
         }
@@ -113,6 +113,7 @@ enum Refusal {
 
 impl Refusal {
     fn into_response<B>(self, encoding: Option<Encoding>) -> Response<ResponseBody<B>> {
+        let violation = matches!(self, Self::Policy(_));
         let (status, http) = match self {
             Self::Policy(violation @ PolicyViolation::RawBudget { .. }) => {
                 (Status::resource_exhausted(violation.to_string()), StatusCode::TOO_MANY_REQUESTS)
@@ -132,10 +133,37 @@ impl Refusal {
         if encoding == Some(Encoding::GrpcProto) {
             return status.into_http::<()>().map(|()| ResponseBody::own(Bytes::new()));
         }
-        let mut response = Response::new(ResponseBody::own(Bytes::from(format!("{}\n", status.message()))));
-        *response.status_mut() = http;
-        let text = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, text);
-        response
+        in_words(http, &status, violation)
     }
+}
+
+/// What callers get that do not speak gRPC: a problem document where this build has them.
+#[cfg(feature = "transcode")]
+fn in_words<B>(http: StatusCode, status: &Status, violation: bool) -> Response<ResponseBody<B>> {
+    use crate::edge::Problem;
+    let mut problem = match (http, violation) {
+        (_, true) => Problem::new(http, "rpc.policy", "the policy of this endpoint refuses the request")
+            .action("send the request as the endpoint allows, or change the setting that is named"),
+        (StatusCode::GATEWAY_TIMEOUT, _) => {
+            Problem::new(http, "rpc.deadline-exceeded", "the deadline passed")
+                .action("allow more time with the header grpc-timeout")
+        }
+        _ => Problem::new(http, "rpc.overloaded", "the server has too much to do")
+            .action("try again a little later"),
+    }
+    .cause(status.message());
+    if matches!(http, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        problem = problem.retry_after(std::time::Duration::from_secs(1));
+    }
+    let (parts, _) = axum::response::IntoResponse::into_response(problem.clone()).into_parts();
+    Response::from_parts(parts, ResponseBody::own(crate::transcode::document(&problem)))
+}
+
+#[cfg(not(feature = "transcode"))]
+fn in_words<B>(http: StatusCode, status: &Status, _violation: bool) -> Response<ResponseBody<B>> {
+    let mut response = Response::new(ResponseBody::own(Bytes::from(format!("{}\n", status.message()))));
+    *response.status_mut() = http;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+    response
 }

@@ -155,6 +155,21 @@ where
         }
     }
 
+    /// Serves one request that came on a connection of somebody else's, such as the edge port's,
+    /// from `peer`. Policy, limits, deadline and metrics are those of this server; whoever has the
+    /// connection watches over slow readers and shuts down in good order.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the body of the response, abandons the request.
+    pub async fn call<R>(&self, request: Request<R>, peer: &PeerInfo) -> Response<tonic::body::Body>
+    where
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        self.shared.handle(request, peer).await.map(tonic::body::Body::new)
+    }
+
     /// Asks every connection to finish: peers are told to send no more requests
     /// (GOAWAY), those at work are completed, and then connections close. Returns
     /// when all are gone, at the latest a little after `drain_timeout`.
