@@ -2,6 +2,8 @@
 
 #[path = "support/greeter.rs"]
 mod greeter;
+#[path = "grpc/json.rs"]
+mod json;
 mod support;
 
 use greeter::{Greeter, Text, greet, greet_often};

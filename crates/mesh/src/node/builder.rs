@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use mesh_core::{Clock, PeerIdentity, Settings, SystemClock, Validated, fs::DirectoryLock};
 use mesh_gossip::{Driver, DriverOptions, GossipConfig, GossipHandle, LocalNode};
 use mesh_transport::{
@@ -9,6 +10,7 @@ use mesh_transport::{
     endpoint::{Endpoint, NodeSecret},
     identity::IdentitySource,
     links::Links,
+    transcode::Descriptors,
 };
 
 use super::{
@@ -29,6 +31,7 @@ pub struct NodeBuilder {
     identity: IdentityFrom,
     clock: Option<Arc<dyn Clock>>,
     grpc: tonic::service::Routes,
+    descriptors: Vec<Bytes>,
 }
 
 /// Where the node's identity comes from.
@@ -88,6 +91,15 @@ impl NodeBuilder {
         self
     }
 
+    /// What the services of [`grpc`](Self::grpc) look like: an encoded
+    /// `google.protobuf.FileDescriptorSet`, which generators write beside the code. Endpoints that
+    /// serve JSON (`transport.endpoints.<name>.services`) need it; files with it can be named in
+    /// the settings instead. May be called for each set that there is.
+    pub fn grpc_descriptors(mut self, encoded: impl Into<Bytes>) -> Self {
+        self.descriptors.push(encoded.into());
+        self
+    }
+
     /// Starts the node. It listens when this returns; [`Node::ready`] tells when it is a member.
     ///
     /// # Errors
@@ -112,13 +124,18 @@ impl NodeBuilder {
             startup::identity(self.identity, &config.node, &config.transport, metrics, &clock).await?;
         let local = found.identity.local();
         startup::check_identity(&config.node, &local)?;
+        startup::check_validity(&local, &found.place, &*clock)?;
 
         let secret = NodeSecret::load_or_create(&startup::identity_folder(&config.node.data_dir)?)?;
         let edge_config = config.transport.edge.clone();
         let endpoint = Endpoint::bind(config.transport, found.identity.clone(), Some(secret))?;
         let address = startup::advertised(&endpoint)?;
         let links = Arc::new(Links::new(endpoint.clone())?);
-        let (rpc, serving) = Rpc::serve(self.grpc, &endpoint, Arc::clone(&clock)).await?;
+        let mut descriptors = Descriptors::default();
+        for encoded in &self.descriptors {
+            descriptors.add(encoded)?;
+        }
+        let (rpc, serving) = Rpc::serve(self.grpc, descriptors, &endpoint, Arc::clone(&clock)).await?;
 
         let mut node = Node {
             identity: Arc::clone(&local),
@@ -149,8 +166,11 @@ impl NodeBuilder {
             node.gossip = Some(gossip);
         }
         node.tasks.push(node.rpc.follow(Arc::clone(&node.state)));
-        if control.enabled {
+        let services = node.rpc.on_edge();
+        if control.enabled || services.is_some() {
             let parts = EdgeParts {
+                control: control.enabled,
+                services,
                 config: edge_config.validate().map_err(NodeError::Settings)?,
                 identity: endpoint.identity().clone(),
                 membership: Arc::clone(&node.membership),
@@ -163,6 +183,8 @@ impl NodeBuilder {
             let server = edge::serve(parts).await?;
             node.edge_address = Some(server.local_addr());
             node.edge = Some(server);
+        }
+        if control.enabled {
             started.announce_edge(&node).await?;
         }
         tracing::info!(

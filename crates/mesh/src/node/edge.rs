@@ -34,6 +34,10 @@ pub(super) struct EdgeParts {
     pub(super) leave_switch: LeaveSwitch,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rpc_metrics: RpcMetrics,
+    /// Whether the control API is served.
+    pub(super) control: bool,
+    /// gRPC services under the rules of their endpoints.
+    pub(super) services: Option<Router>,
 }
 
 /// What liveness and readiness depend on.
@@ -147,17 +151,19 @@ impl StateChanges {
     }
 }
 
-/// Opens the edge port.
+/// Opens the edge port: for the control API, services, or both.
 pub(super) async fn serve(parts: EdgeParts) -> Result<EdgeServer, NodeError> {
     let metrics = EdgeMetrics::default();
-    let router = router(&parts, &metrics);
+    // Services decide themselves whom they serve, as they do on the mesh port.
+    let control = if parts.control { control_routes(&parts, &metrics) } else { Router::new() };
+    let router = control.merge(parts.services.clone().unwrap_or_default());
     let options = StackOptions::new(&parts.config, metrics.clone(), Arc::clone(&parts.clock));
     // Callers are known by the same rules as nodes are.
     let tls = EdgeTls::of_identity(&parts.identity);
     Ok(EdgeServer::bind(&parts.config, tls, stack(router, options), metrics).await?)
 }
 
-fn router(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
+fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
     let node_id = parts.identity.node_id();
     let local = parts.gossip.as_ref().map(GossipHandle::local);
     let peers = peers_routes(PeersOptions {

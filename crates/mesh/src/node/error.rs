@@ -1,10 +1,12 @@
 //! Why a node did not start or stop as it should.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use mesh_core::{MemberState, NodeId, SettingError, fs::FileError, fs::LockError};
 use mesh_gossip::GossipError;
-use mesh_transport::{TransportError, edge::EdgeError, error::IdentityError, rpc::PolicyViolation};
+use mesh_transport::{
+    TransportError, edge::EdgeError, error::IdentityError, rpc::PolicyViolation, transcode::DescriptorError,
+};
 
 /// Why a node did not start, or not stop in good order.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,23 @@ pub enum NodeError {
     /// The endpoint `mesh` has no rules; nothing was started.
     #[error("cannot serve gRPC")]
     Policy(#[from] PolicyViolation),
+    /// A service that is to be served as JSON is not described; nothing was started.
+    #[error("cannot serve gRPC as JSON")]
+    Descriptors(#[from] DescriptorError),
+    /// Our own certificate has ended, so that every node would refuse this one; nothing was started.
+    #[error(
+        "the certificate of {id} ended {} ago ({source_of}); every node would refuse it: \
+         issue a new one, put it there and start again",
+        humantime::format_duration(*ago)
+    )]
+    Expired {
+        /// Whose it is.
+        id: String,
+        /// How long it has been over.
+        ago: Duration,
+        /// The file, or where else it came from.
+        source_of: String,
+    },
     /// The control API's port could not be opened.
     #[error("cannot serve the control API")]
     Edge(#[from] EdgeError),

@@ -79,7 +79,8 @@ impl Node {
         self.address
     }
 
-    /// Where the control API is served; `None` if it is off (`control.enabled`).
+    /// Where the edge port is, with the control API and the services that endpoints name;
+    /// `None` if there is nothing to serve (`control.enabled`).
     pub fn edge_address(&self) -> Option<SocketAddr> {
         self.edge_address
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use mesh_core::{Clock, Member, MemberSnapshot, NodeId, Settings};
+use axum::Router;
+use mesh_core::{Clock, Member, MemberSnapshot, NodeId, SettingError, Settings};
 use mesh_transport::{
     endpoint::Endpoint,
-    rpc::{Channel, Channels, Lane, MESH, Policy, RpcMetrics, RpcServer, Target},
+    rpc::{Channel, Channels, Encoding, Lane, MESH, Policy, PolicyConfig, RpcMetrics, RpcServer, Target},
+    transcode::{Descriptors, Transcoder, service_routes},
 };
 use tokio::task::AbortHandle;
 use tonic::service::Routes;
@@ -22,7 +24,9 @@ const WHOLE_NODE: &str = "";
 
 /// The server and the channels of one node.
 pub(super) struct Rpc {
-    server: RpcServer<Routes>,
+    server: RpcServer<Transcoder<Routes>>,
+    /// The services that endpoints of the edge port name.
+    on_edge: Option<Router>,
     channels: Channels,
     metrics: RpcMetrics,
     health: HealthReporter,
@@ -34,12 +38,15 @@ impl Rpc {
     /// The task is returned so that it ends with the node.
     pub(super) async fn serve(
         routes: Routes,
+        descriptors: Descriptors,
         endpoint: &Endpoint,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Option<AbortHandle>), NodeError> {
         let config = endpoint.config();
-        let policy = config.policy_config().validate().map_err(NodeError::Settings)?;
-        let guard = Policy::new(&policy, clock).endpoint(None, MESH)?;
+        let policy_config = config.policy_config().validate().map_err(NodeError::Settings)?;
+        let descriptors = described(&policy_config, descriptors)?;
+        let policy = Policy::new(&policy_config, clock);
+        let guard = policy.endpoint(None, MESH)?;
         let server_config = config.server.clone().validate().map_err(NodeError::Settings)?;
         let channel_config = config.channel_config().validate().map_err(NodeError::Settings)?;
 
@@ -50,17 +57,30 @@ impl Rpc {
         let channels =
             Channels::new(Arc::new(endpoint.clone()), guard.clone(), channel_config, metrics.clone());
         let routes = routes.add_service(health_service).prepare();
+        let routes = Transcoder::new(routes, descriptors, server_config.message_bytes_max);
+        let mut on_edge: Option<Router> = None;
+        for (name, rules) in policy_config.endpoints.iter().filter(|(_, rules)| !rules.services.is_empty()) {
+            let guard = policy.endpoint(None, name)?;
+            let server = RpcServer::new(routes.clone(), guard, server_config.clone(), metrics.clone());
+            let services = service_routes(&server, rules.services.iter().map(String::as_str));
+            on_edge = Some(on_edge.unwrap_or_default().merge(services));
+        }
         let server = RpcServer::new(routes, guard, server_config, metrics.clone());
         // The endpoint is new, so that nobody else has taken its connections.
         let serving = endpoint.rpc_incoming().map(|incoming| {
             let server = server.clone();
             tokio::spawn(async move { server.serve(incoming).await }).abort_handle()
         });
-        Ok((Self { server, channels, metrics, health }, serving))
+        Ok((Self { server, on_edge, channels, metrics, health }, serving))
     }
 
     pub(super) fn metrics(&self) -> &RpcMetrics {
         &self.metrics
+    }
+
+    /// The services that the edge port serves; `None` if no endpoint names any.
+    pub(super) fn on_edge(&self) -> Option<Router> {
+        self.on_edge.clone()
     }
 
     /// Keeps what the health protocol answers equal to what `/readyz` does.
@@ -105,6 +125,29 @@ impl Rpc {
         };
         Ok(self.channels.open(target(member)?, lane))
     }
+}
+
+/// Adds the descriptors that the settings name, and sees to it that each service that is to be
+/// served as JSON has one.
+fn described(policy: &PolicyConfig, mut descriptors: Descriptors) -> Result<Descriptors, NodeError> {
+    descriptors.add(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
+    for path in policy.endpoints.values().flat_map(|rules| &rules.descriptors) {
+        descriptors.add_file(path)?;
+    }
+    let mut problems = Vec::new();
+    for (name, rules) in
+        policy.endpoints.iter().filter(|(_, rules)| rules.encodings.contains(&Encoding::Json))
+    {
+        for service in rules.services.iter().filter(|service| !descriptors.has_service(service)) {
+            let rule = format!(
+                "must be described to be served as JSON; described are [{}]; name a file with it in \
+                 transport.endpoints.{name}.descriptors, or leave json out of encodings",
+                descriptors.services().join(", ")
+            );
+            problems.push(SettingError::new(format!("transport.endpoints.{name}.services"), service, rule));
+        }
+    }
+    if problems.is_empty() { Ok(descriptors) } else { Err(NodeError::Settings(problems)) }
 }
 
 fn target(member: &Member) -> Result<Target, ResolveError> {

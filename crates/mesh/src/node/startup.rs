@@ -6,11 +6,13 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::stream;
 use mesh_core::{
-    Clock, MemberEvents, MemberSnapshot, Membership, PeerIdentity, SettingError, fs::DirectoryLock,
+    CertificateInfo, Clock, MemberEvents, MemberSnapshot, Membership, PeerIdentity, SettingError,
+    fs::DirectoryLock,
 };
 use mesh_transport::{
     Identity, TransportConfig, TransportMetrics,
@@ -26,6 +28,8 @@ pub(super) struct FoundIdentity {
     pub(super) identity: Identity,
     pub(super) source: Option<Arc<dyn IdentitySource>>,
     pub(super) watch: Option<IdentityWatch>,
+    /// Where the certificate came from, in words.
+    pub(super) place: String,
 }
 
 /// Makes the data directory, for its owner alone, and keeps other processes out of it.
@@ -56,10 +60,16 @@ pub(super) async fn identity(
     metrics: TransportMetrics,
     clock: &Arc<dyn Clock>,
 ) -> Result<FoundIdentity, NodeError> {
-    let source: Arc<dyn IdentitySource> = match from {
-        IdentityFrom::Given(identity) => return Ok(FoundIdentity { identity, source: None, watch: None }),
-        IdentityFrom::Source(source) => source,
-        IdentityFrom::Settings => Arc::new(file_source(node, transport)),
+    let (source, place): (Arc<dyn IdentitySource>, String) = match from {
+        IdentityFrom::Given(identity) => {
+            let place = "given by the program".to_owned();
+            return Ok(FoundIdentity { identity, source: None, watch: None, place });
+        }
+        IdentityFrom::Source(source) => (source, "from the program's own source".to_owned()),
+        IdentityFrom::Settings => {
+            let [certificate, ..] = identity_files(node, transport);
+            (Arc::new(file_source(node, transport)), certificate.display().to_string())
+        }
     };
     let tls = &transport.tls;
     let pins = tls.pinned_issuers.iter().map(|pin| {
@@ -73,7 +83,7 @@ pub(super) async fn identity(
         metrics,
     };
     let (identity, watch) = Identity::from_source(Arc::clone(&source), options).await?;
-    Ok(FoundIdentity { identity, source: Some(source), watch: Some(watch) })
+    Ok(FoundIdentity { identity, source: Some(source), watch: Some(watch), place })
 }
 
 /// The files that the settings name, or `node.pem`, `node.key` and `roots.pem` in the data directory.
@@ -98,6 +108,65 @@ pub(super) fn check_identity(node: &NodeConfig, identity: &PeerIdentity) -> Resu
             let (configured, certificate) = (configured.to_owned(), certificate.to_owned());
             return Err(NodeError::IdentityMismatch { setting, configured, certificate });
         }
+    }
+    Ok(())
+}
+
+/// How a certificate stands at a time.
+#[derive(Debug, PartialEq, Eq)]
+enum Validity {
+    Fine,
+    /// It starts later.
+    Early(Duration),
+    /// So much is left, and it is time to renew it.
+    EndsSoon(Duration),
+    /// So long ago it ended.
+    Ended(Duration),
+}
+
+/// A certificate should be renewed before less than a tenth of its life, or a day, is left. Of
+/// those that live for days or less, a third counts instead of the day.
+fn validity(certificate: &CertificateInfo, now_s: u64) -> Validity {
+    const DAY_S: u64 = 86_400;
+    let CertificateInfo { not_before_s, not_after_s, .. } = *certificate;
+    if now_s > not_after_s {
+        return Validity::Ended(Duration::from_secs(now_s - not_after_s));
+    }
+    if now_s < not_before_s {
+        return Validity::Early(Duration::from_secs(not_before_s - now_s));
+    }
+    let life_s = not_after_s.saturating_sub(not_before_s);
+    let left_s = not_after_s - now_s;
+    let renew_at_s = (life_s / 10).max(DAY_S.min(life_s / 3));
+    if left_s < renew_at_s { Validity::EndsSoon(Duration::from_secs(left_s)) } else { Validity::Fine }
+}
+
+/// Refuses our own certificate if it has ended, and warns if it soon will. `place` is where it
+/// came from.
+pub(super) fn check_validity(
+    identity: &PeerIdentity,
+    place: &str,
+    clock: &dyn Clock,
+) -> Result<(), NodeError> {
+    let id = &identity.id;
+    match validity(&identity.certificate, clock.wall().0 / 1000) {
+        Validity::Fine => {}
+        Validity::Ended(ago) => {
+            return Err(NodeError::Expired { id: id.to_string(), ago, source_of: place.to_owned() });
+        }
+        Validity::EndsSoon(left) => tracing::warn!(
+            node_id = %id.node_id,
+            certificate = place,
+            ends_in = %humantime::format_duration(left),
+            "the node's certificate ends soon, and other nodes will refuse this one then; issue a new one and put \
+             it in its place, the node takes it without a restart"
+        ),
+        Validity::Early(until) => tracing::warn!(
+            node_id = %id.node_id,
+            certificate = place,
+            starts_in = %humantime::format_duration(until),
+            "the node's certificate is not valid yet, and other nodes refuse this one until it is; check the clock"
+        ),
     }
     Ok(())
 }
@@ -144,9 +213,30 @@ impl Membership for Nobody {
 
 #[cfg(test)]
 mod tests {
-    use mesh_core::CertificateInfo;
-
     use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_in_time_by_the_length_of_its_life() {
+        const DAY: u64 = 86_400;
+        let at = |life_s: u64, left_s: i64| {
+            let certificate =
+                CertificateInfo { serial: "0a".into(), not_before_s: DAY, not_after_s: DAY + life_s };
+            validity(&certificate, (DAY + life_s).saturating_add_signed(-left_s))
+        };
+        let soon = |seconds| Validity::EndsSoon(Duration::from_secs(seconds));
+        // A month: a tenth of it.
+        assert_eq!(at(30 * DAY, 3 * DAY as i64), Validity::Fine);
+        assert_eq!(at(30 * DAY, 3 * DAY as i64 - 1), soon(3 * DAY - 1));
+        // Five days: a day.
+        assert_eq!(at(5 * DAY, DAY as i64), Validity::Fine);
+        assert_eq!(at(5 * DAY, DAY as i64 - 1), soon(DAY - 1));
+        // An hour: a third of it.
+        assert_eq!(at(3600, 1200), Validity::Fine);
+        assert_eq!(at(3600, 1199), soon(1199));
+        assert_eq!(at(3600, 0), soon(0));
+        assert_eq!(at(3600, -5), Validity::Ended(Duration::from_secs(5)));
+        assert_eq!(at(3600, 3610), Validity::Early(Duration::from_secs(10)));
+    }
 
     #[test]
     fn a_certificate_that_contradicts_the_settings_is_refused() {

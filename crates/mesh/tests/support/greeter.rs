@@ -104,3 +104,44 @@ pub(crate) async fn greet_often(channel: Channel, text: &str, count: u32) -> Res
     }
     Ok(texts)
 }
+
+/// What a generator would write beside the code.
+pub(crate) fn descriptor_set() -> Vec<u8> {
+    use prost::Message as _;
+    use prost_types::{
+        DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+        ServiceDescriptorProto, field_descriptor_proto::Type,
+    };
+    let field = |number, name: &str, kind: Type| FieldDescriptorProto {
+        name: Some(name.to_owned()),
+        number: Some(number),
+        r#type: Some(kind.into()),
+        ..FieldDescriptorProto::default()
+    };
+    let method = |name: &str, often| MethodDescriptorProto {
+        name: Some(name.to_owned()),
+        input_type: Some(".test.Text".to_owned()),
+        output_type: Some(".test.Text".to_owned()),
+        server_streaming: Some(often),
+        ..MethodDescriptorProto::default()
+    };
+    let text = DescriptorProto {
+        name: Some("Text".to_owned()),
+        field: vec![field(1, "text", Type::String), field(2, "count", Type::Uint32)],
+        ..DescriptorProto::default()
+    };
+    let greeter = ServiceDescriptorProto {
+        name: Some("Greeter".to_owned()),
+        method: vec![method("Greet", false), method("GreetOften", true)],
+        ..ServiceDescriptorProto::default()
+    };
+    let file = FileDescriptorProto {
+        name: Some("greeter.proto".to_owned()),
+        package: Some("test".to_owned()),
+        syntax: Some("proto3".to_owned()),
+        message_type: vec![text],
+        service: vec![greeter],
+        ..FileDescriptorProto::default()
+    };
+    FileDescriptorSet { file: vec![file] }.encode_to_vec()
+}
