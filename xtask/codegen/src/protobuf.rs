@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use prost::Message as _;
 use prost_build::Config;
 
 use crate::{Generated, relayed};
@@ -53,7 +54,7 @@ fn of_crate(folder: &Path, protos: &Path, sources: &[PathBuf]) -> Result<Option<
         .client_mod_attribute(".", RPC_ONLY)
         .server_mod_attribute(".", RPC_ONLY);
     let Some(code) = compile(builder, protos, sources)? else { return Ok(None) };
-    let code = relayed::keep_unknown(&code);
+    let code = relayed::keep_unknown(&code) + &descriptor_set(protos, sources)?;
     let path = folder.join("src/wire/generated.rs");
     Ok(Some(Generated { path, text: with_header(&names("proto", sources), &code) }))
 }
@@ -82,6 +83,44 @@ fn compile(
         bail!("the .proto files in {} are of {} packages; one is expected", protos.display(), written.len());
     };
     Ok(Some(fs::read_to_string(code).context("cannot read the generated code")?))
+}
+
+/// A constant with the descriptors of a crate that has services, so that others can call them
+/// by name; nothing for one that has messages alone.
+fn descriptor_set(protos: &Path, sources: &[PathBuf]) -> Result<String> {
+    let mut descriptors = protox::compile(sources, [protos])
+        .with_context(|| format!("cannot compile the .proto files in {}", protos.display()))?;
+    if descriptors.file.iter().all(|file| file.service.is_empty()) {
+        return Ok(String::new());
+    }
+    for file in &mut descriptors.file {
+        // Comments and positions.
+        file.source_code_info = None;
+    }
+    let bytes = byte_string(&descriptors.encode_to_vec());
+    Ok(format!(
+        "/// The descriptors of this package, an encoded `google.protobuf.FileDescriptorSet`.\n\
+         {RPC_ONLY}\npub const DESCRIPTOR_SET: &[u8] = {bytes};\n"
+    ))
+}
+
+/// Bytes as a literal of several lines.
+fn byte_string(bytes: &[u8]) -> String {
+    const COLUMNS: usize = 100;
+    let mut text = "b\"".to_owned();
+    let mut column = COLUMNS;
+    for &byte in bytes {
+        if column >= COLUMNS {
+            text.push_str("\\\n    ");
+            column = 0;
+        }
+        // Blanks at the begin of a line would not count.
+        let escaped =
+            if byte == b' ' { "\\x20".to_owned() } else { std::ascii::escape_default(byte).to_string() };
+        column += escaped.len();
+        text.push_str(&escaped);
+    }
+    text + "\""
 }
 
 /// The sources, for the first line of a generated file.
@@ -161,6 +200,33 @@ mod tests {
         for part in ["words_server", "cfg(feature"] {
             assert!(!file.text.contains(part), "{part} is in {}", file.text);
         }
+    }
+
+    #[test]
+    fn services_bring_their_descriptors_and_messages_alone_do_not() {
+        let words = "syntax = \"proto3\";\npackage a.v1;\n// A word.\nmessage Word {}\n";
+        let (_root, files) = a_crate(words);
+        assert!(!files.expect("generates")[0].text.contains("DESCRIPTOR_SET"));
+        let (_root, files) = a_crate(&format!("{words}service Words {{ rpc Say(Word) returns (Word); }}\n"));
+        let text = files.expect("generates").remove(0).text;
+        let code = syn::parse_file(&text).expect("Rust");
+        let bytes = code.items.iter().find_map(|item| match item {
+            syn::Item::Const(constant) if constant.ident == "DESCRIPTOR_SET" => match &*constant.expr {
+                syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::ByteStr(bytes), .. }) => Some(bytes.value()),
+                _ => None,
+            },
+            _ => None,
+        });
+        let set = prost_types::FileDescriptorSet::decode(&*bytes.expect("a constant")).expect("a set");
+        assert_eq!((set.file[0].package(), set.file[0].service[0].name()), ("a.v1", "Words"));
+        assert!(set.file[0].source_code_info.is_none());
+    }
+
+    #[test]
+    fn bytes_survive_being_written_as_a_literal() {
+        let bytes: Vec<u8> = (0..=255).chain([b' '; 200]).collect();
+        let literal: syn::LitByteStr = syn::parse_str(&byte_string(&bytes)).expect("a literal");
+        assert_eq!(literal.value(), bytes);
     }
 
     #[test]
