@@ -9,8 +9,11 @@ mod planted;
 #[cfg(feature = "tokio")]
 mod audit;
 mod deadlines;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "tokio")]
 mod hub;
+mod leader_hint;
 #[cfg(feature = "tokio")]
 mod memory;
 pub mod state;
@@ -19,6 +22,7 @@ mod wire;
 #[cfg(feature = "tokio")]
 pub use audit::AUDIT_PREFIX;
 pub use deadlines::Deadlines;
+pub use leader_hint::{LeaderHint, Leadership, LedBy};
 #[cfg(feature = "tokio")]
 pub use memory::MemoryStore;
 #[cfg(feature = "planted-bugs")]

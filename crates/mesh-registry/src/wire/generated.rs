@@ -1,4 +1,4 @@
-// Generated from proto/registry.proto by `cargo xtask codegen`. Do not edit.
+// Generated from proto/registry.proto, proto/store.proto by `cargo xtask codegen`. Do not edit.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 /// A fencing token.
@@ -453,3 +453,1514 @@ impl DeleteCause {
         }
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// From the copy of whoever answers, possibly old.
+    #[prost(bool, tag = "2")]
+    pub stale: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetReply {
+    /// Not set: there is none.
+    #[prost(message, optional, tag = "1")]
+    pub record: ::core::option::Option<Record>,
+    /// Of the store at the moment of the read.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScanRequest {
+    #[prost(string, tag = "1")]
+    pub prefix: ::prost::alloc::string::String,
+    /// Only keys after this one. Empty: from the beginning.
+    #[prost(string, tag = "2")]
+    pub after: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+    /// From the copy of whoever answers, possibly old.
+    #[prost(bool, tag = "4")]
+    pub stale: bool,
+}
+/// A page ends before its limit where more would make too large a message.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScanReply {
+    #[prost(message, repeated, tag = "1")]
+    pub records: ::prost::alloc::vec::Vec<Record>,
+    /// Whether more follow the last one.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactRequest {
+    #[prost(message, optional, tag = "1")]
+    pub txn: ::core::option::Option<Txn>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactReply {
+    #[prost(oneof = "transact_reply::Outcome", tags = "1, 2")]
+    pub outcome: ::core::option::Option<transact_reply::Outcome>,
+}
+/// Nested message and enum types in `TransactReply`.
+pub mod transact_reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Applied(super::TxnOutcome),
+        #[prost(message, tag = "2")]
+        Refused(super::Refusal),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    #[prost(string, tag = "1")]
+    pub prefix: ::prost::alloc::string::String,
+    /// Not set: with the first change that commits from now on.
+    #[prost(uint64, optional, tag = "2")]
+    pub after: ::core::option::Option<u64>,
+    /// Changes that wait on the server for a slow reader. 0: the server's default.
+    #[prost(uint32, tag = "3")]
+    pub buffer_changes_max: u32,
+    /// Keep the newest change of each key rather than tell of a gap.
+    #[prost(bool, tag = "4")]
+    pub latest: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchReply {
+    #[prost(oneof = "watch_reply::Event", tags = "1, 2, 3, 4")]
+    pub event: ::core::option::Option<watch_reply::Event>,
+}
+/// Nested message and enum types in `WatchReply`.
+pub mod watch_reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "1")]
+        Changes(super::WatchChanges),
+        /// Everything up to here was delivered.
+        #[prost(uint64, tag = "2")]
+        Bookmark(u64),
+        #[prost(message, tag = "3")]
+        Gap(super::WatchGap),
+        /// Nothing happened; the watch lives.
+        #[prost(message, tag = "4")]
+        Heartbeat(super::Empty),
+    }
+}
+/// Changes of one revision, or a part of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchChanges {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// The rest of the same revision follows.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+}
+/// Changes of these revisions, ends included, may be missing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchGap {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenRequest {
+    #[prost(uint64, tag = "1")]
+    pub ttl_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionRequest {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionReply {
+    /// Not set: it is not open.
+    #[prost(message, optional, tag = "1")]
+    pub session: ::core::option::Option<Session>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseReply {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompactRequest {
+    #[prost(uint64, tag = "1")]
+    pub through: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompactReply {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotPart {
+    #[prost(oneof = "snapshot_part::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<snapshot_part::Part>,
+}
+/// Nested message and enum types in `SnapshotPart`.
+pub mod snapshot_part {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(bytes, tag = "1")]
+        Data(::prost::bytes::Bytes),
+        /// The last part: how many bytes came before it.
+        #[prost(uint64, tag = "2")]
+        End(u64),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreReply {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusReply {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(uint64, tag = "2")]
+    pub compacted: u64,
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    /// Empty: not known.
+    #[prost(string, tag = "4")]
+    pub leader: ::prost::alloc::string::String,
+    /// Empty: writes are taken.
+    #[prost(string, tag = "5")]
+    pub read_only: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub records: u64,
+    #[prost(uint64, tag = "7")]
+    pub sessions: u64,
+}
+/// Why a store did not do what it was asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoreFailure {
+    #[prost(oneof = "store_failure::Failure", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    pub failure: ::core::option::Option<store_failure::Failure>,
+}
+/// Nested message and enum types in `StoreFailure`.
+pub mod store_failure {
+    /// The store has no leader, or the caller should ask another node.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Unavailable {
+        #[prost(string, tag = "1")]
+        pub reason: ::prost::alloc::string::String,
+        /// Whether the request may have been applied.
+        #[prost(bool, tag = "2")]
+        pub applied_unknown: bool,
+        /// Who leads. Empty: not known.
+        #[prost(string, tag = "3")]
+        pub leader: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Timeout {
+        #[prost(uint64, tag = "1")]
+        pub after_ms: u64,
+        /// Whether the request may have been applied.
+        #[prost(bool, tag = "2")]
+        pub applied_unknown: bool,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Damaged {
+        #[prost(string, tag = "1")]
+        pub what: ::prost::alloc::string::String,
+        #[prost(string, tag = "2")]
+        pub problem: ::prost::alloc::string::String,
+    }
+    /// A time to live that the store can't keep.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct TimeToLive {
+        #[prost(uint64, tag = "1")]
+        pub asked_ms: u64,
+        #[prost(uint64, tag = "2")]
+        pub min_ms: u64,
+        #[prost(uint64, tag = "3")]
+        pub max_ms: u64,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Failure {
+        /// The request breaks a limit; the text says which.
+        #[prost(string, tag = "1")]
+        Invalid(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Unavailable(Unavailable),
+        /// No answer in time.
+        #[prost(message, tag = "3")]
+        Timeout(Timeout),
+        /// So many requests are under way already.
+        #[prost(uint64, tag = "4")]
+        Busy(u64),
+        /// Why writes are refused.
+        #[prost(string, tag = "5")]
+        ReadOnly(::prost::alloc::string::String),
+        /// Who may.
+        #[prost(string, tag = "6")]
+        Denied(::prost::alloc::string::String),
+        /// The provider can't do it; the text says why.
+        #[prost(string, tag = "7")]
+        Unsupported(::prost::alloc::string::String),
+        #[prost(message, tag = "8")]
+        Damaged(Damaged),
+        /// This session is closed or has expired.
+        #[prost(uint64, tag = "9")]
+        SessionGone(u64),
+        #[prost(message, tag = "10")]
+        TimeToLive(TimeToLive),
+    }
+}
+/// Has the form of google.rpc.Status.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FailureStatus {
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub details: ::prost::alloc::vec::Vec<FailureDetail>,
+}
+/// Has the form of google.protobuf.Any.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailureDetail {
+    #[prost(string, tag = "1")]
+    pub type_url: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+/// Generated client implementations.
+#[cfg(feature = "rpc")]
+pub mod store_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// A replicated, versioned store.
+    #[derive(Debug, Clone)]
+    pub struct StoreClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> StoreClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> StoreClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            StoreClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The record at a key.
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Get",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Records in key order.
+        pub async fn scan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScanRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScanReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Scan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Scan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// All operations at one revision, or none.
+        pub async fn transact(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TransactRequest>,
+        ) -> std::result::Result<tonic::Response<super::TransactReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Transact",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Transact"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Every change under a prefix, in order, each once.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Opens a session for the caller.
+        pub async fn open(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpenRequest>,
+        ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Open",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Open"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Renews a session of the caller.
+        pub async fn keep_alive(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SessionRequest>,
+        ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/KeepAlive",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "KeepAlive"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a session of the caller.
+        pub async fn close(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SessionRequest>,
+        ) -> std::result::Result<tonic::Response<super::CloseReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Close",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Close"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A session, if it is open.
+        pub async fn session(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SessionRequest>,
+        ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Session",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Session"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets history. For operators.
+        pub async fn compact(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompactRequest>,
+        ) -> std::result::Result<tonic::Response<super::CompactReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Compact",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Compact"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The whole store at one revision. For operators.
+        pub async fn snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SnapshotPart>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Snapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Snapshot"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Replaces the whole store. For operators.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::SnapshotPart>,
+        ) -> std::result::Result<tonic::Response<super::RestoreReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Restore",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Restore"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// What the answering node says of the store.
+        pub async fn status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Status",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Status"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "rpc")]
+pub mod store_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with StoreServer.
+    #[async_trait]
+    pub trait Store: std::marker::Send + std::marker::Sync + 'static {
+        /// The record at a key.
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetReply>, tonic::Status>;
+        /// Records in key order.
+        async fn scan(
+            &self,
+            request: tonic::Request<super::ScanRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScanReply>, tonic::Status>;
+        /// All operations at one revision, or none.
+        async fn transact(
+            &self,
+            request: tonic::Request<super::TransactRequest>,
+        ) -> std::result::Result<tonic::Response<super::TransactReply>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Every change under a prefix, in order, each once.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Opens a session for the caller.
+        async fn open(
+            &self,
+            request: tonic::Request<super::OpenRequest>,
+        ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status>;
+        /// Renews a session of the caller.
+        async fn keep_alive(
+            &self,
+            request: tonic::Request<super::SessionRequest>,
+        ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status>;
+        /// Ends a session of the caller.
+        async fn close(
+            &self,
+            request: tonic::Request<super::SessionRequest>,
+        ) -> std::result::Result<tonic::Response<super::CloseReply>, tonic::Status>;
+        /// A session, if it is open.
+        async fn session(
+            &self,
+            request: tonic::Request<super::SessionRequest>,
+        ) -> std::result::Result<tonic::Response<super::SessionReply>, tonic::Status>;
+        /// Forgets history. For operators.
+        async fn compact(
+            &self,
+            request: tonic::Request<super::CompactRequest>,
+        ) -> std::result::Result<tonic::Response<super::CompactReply>, tonic::Status>;
+        /// Server streaming response type for the Snapshot method.
+        type SnapshotStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SnapshotPart, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The whole store at one revision. For operators.
+        async fn snapshot(
+            &self,
+            request: tonic::Request<super::SnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
+        /// Replaces the whole store. For operators.
+        async fn restore(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::SnapshotPart>>,
+        ) -> std::result::Result<tonic::Response<super::RestoreReply>, tonic::Status>;
+        /// What the answering node says of the store.
+        async fn status(
+            &self,
+            request: tonic::Request<super::StatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
+    }
+    /// A replicated, versioned store.
+    #[derive(Debug)]
+    pub struct StoreServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> StoreServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for StoreServer<T>
+    where
+        T: Store,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/mesh.registry.v1.Store/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::GetRequest>
+                    for GetSvc<T> {
+                        type Response = super::GetReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Scan" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScanSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::ScanRequest>
+                    for ScanSvc<T> {
+                        type Response = super::ScanReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::scan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Transact" => {
+                    #[allow(non_camel_case_types)]
+                    struct TransactSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::TransactRequest>
+                    for TransactSvc<T> {
+                        type Response = super::TransactReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TransactRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::transact(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TransactSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Store>(pub Arc<T>);
+                    impl<
+                        T: Store,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchReply;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Open" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpenSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::OpenRequest>
+                    for OpenSvc<T> {
+                        type Response = super::SessionReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::open(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/KeepAlive" => {
+                    #[allow(non_camel_case_types)]
+                    struct KeepAliveSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::SessionRequest>
+                    for KeepAliveSvc<T> {
+                        type Response = super::SessionReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SessionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::keep_alive(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KeepAliveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Close" => {
+                    #[allow(non_camel_case_types)]
+                    struct CloseSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::SessionRequest>
+                    for CloseSvc<T> {
+                        type Response = super::CloseReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SessionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::close(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CloseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Session" => {
+                    #[allow(non_camel_case_types)]
+                    struct SessionSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::SessionRequest>
+                    for SessionSvc<T> {
+                        type Response = super::SessionReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SessionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::session(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Compact" => {
+                    #[allow(non_camel_case_types)]
+                    struct CompactSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::CompactRequest>
+                    for CompactSvc<T> {
+                        type Response = super::CompactReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CompactRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::compact(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CompactSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Snapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct SnapshotSvc<T: Store>(pub Arc<T>);
+                    impl<
+                        T: Store,
+                    > tonic::server::ServerStreamingService<super::SnapshotRequest>
+                    for SnapshotSvc<T> {
+                        type Response = super::SnapshotPart;
+                        type ResponseStream = T::SnapshotStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: Store>(pub Arc<T>);
+                    impl<
+                        T: Store,
+                    > tonic::server::ClientStreamingService<super::SnapshotPart>
+                    for RestoreSvc<T> {
+                        type Response = super::RestoreReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SnapshotPart>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/Status" => {
+                    #[allow(non_camel_case_types)]
+                    struct StatusSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::StatusRequest>
+                    for StatusSvc<T> {
+                        type Response = super::StatusReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for StoreServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "mesh.registry.v1.Store";
+    impl<T> tonic::server::NamedService for StoreServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// The descriptors of this package, an encoded `google.protobuf.FileDescriptorSet`.
+#[cfg(feature = "rpc")]
+pub const DESCRIPTOR_SET: &[u8] = b"\
+    \n\x91%\n\x0eregistry.proto\x12\x10mesh.registry.v1\"A\n\x05Token\x12\x1e\n\ngeneration\x18\x01\x20\x01\
+    (\x04R\ngeneration\x12\x18\n\x07counter\x18\x02\x20\x01(\x04R\x07counter\"\xe1\x01\n\x06Record\x12\x10\
+    \n\x03key\x18\x01\x20\x01(\tR\x03key\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value\x12\x1a\n\x08\
+    revision\x18\x03\x20\x01(\x04R\x08revision\x12)\n\x10created_revision\x18\x04\x20\x01(\x04R\x0fcreat\
+    edRevision\x12\x1f\n\x0blast_writer\x18\x05\x20\x01(\tR\nlastWriter\x12\x18\n\x07session\x18\x06\x20\
+    \x01(\x04R\x07session\x12-\n\x05token\x18\x07\x20\x01(\x0b2\x17.mesh.registry.v1.TokenR\x05token\"\xf7\
+    \x01\n\x07Compare\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12\x1c\n\x08revision\x18\x02\x20\x01(\
+    \x04H\x00R\x08revision\x121\n\x06absent\x18\x03\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x06ab\
+    sent\x123\n\x07present\x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x07present\x12\x16\n\x05\
+    value\x18\x05\x20\x01(\x0cH\x00R\x05value\x12/\n\x05fence\x18\x06\x20\x01(\x0b2\x17.mesh.registry.v1\
+    .TokenH\x00R\x05fenceB\x0b\n\tcondition\"\x07\n\x05Empty\"\xb4\x01\n\tOperation\x12\x10\n\x03key\x18\
+    \x01\x20\x01(\tR\x03key\x12)\n\x03put\x18\x02\x20\x01(\x0b2\x15.mesh.registry.v1.PutH\x00R\x03put\x12\
+    1\n\x06delete\x18\x03\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x06delete\x12-\n\x05grant\x18\x04\
+    \x20\x01(\x0b2\x15.mesh.registry.v1.PutH\x00R\x05grantB\x08\n\x06action\"5\n\x03Put\x12\x14\n\x05val\
+    ue\x18\x01\x20\x01(\x0cR\x05value\x12\x18\n\x07session\x18\x02\x20\x01(\x04R\x07session\"C\n\x0bIdem\
+    potency\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07session\x12\x1a\n\x08sequence\x18\x02\x20\x01(\
+    \x04R\x08sequence\"b\n\tAuditNote\x12\x16\n\x06action\x18\x01\x20\x01(\tR\x06action\x12\x16\n\x06rea\
+    son\x18\x02\x20\x01(\tR\x06reason\x12%\n\x0ecorrelation_id\x18\x03\x20\x01(\x04R\rcorrelationId\"\x85\
+    \x02\n\x03Txn\x125\n\x08compares\x18\x01\x20\x03(\x0b2\x19.mesh.registry.v1.CompareR\x08compares\x12\
+    ;\n\noperations\x18\x02\x20\x03(\x0b2\x1b.mesh.registry.v1.OperationR\noperations\x12\x16\n\x06write\
+    r\x18\x03\x20\x01(\tR\x06writer\x12?\n\x0bidempotency\x18\x04\x20\x01(\x0b2\x1d.mesh.registry.v1.Ide\
+    mpotencyR\x0bidempotency\x121\n\x05audit\x18\x05\x20\x01(\x0b2\x1b.mesh.registry.v1.AuditNoteR\x05au\
+    dit\"H\n\x05Grant\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12-\n\x05token\x18\x02\x20\x01(\x0b2\x17\
+    .mesh.registry.v1.TokenR\x05token\"Y\n\nTxnOutcome\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08re\
+    vision\x12/\n\x06grants\x18\x02\x20\x03(\x0b2\x17.mesh.registry.v1.GrantR\x06grants\"\xbb\x02\n\x07R\
+    efusal\x128\n\x08conflict\x18\x01\x20\x01(\x0b2\x1a.mesh.registry.v1.ConflictH\x00R\x08conflict\x122\
+    \n\x06fenced\x18\x02\x20\x01(\x0b2\x18.mesh.registry.v1.FencedH\x00R\x06fenced\x128\n\x08unfenced\x18\
+    \x03\x20\x01(\x0b2\x1a.mesh.registry.v1.UnfencedH\x00R\x08unfenced\x12#\n\x0csession_gone\x18\x04\x20\
+    \x01(\x04H\x00R\x0bsessionGone\x12=\n\tforgotten\x18\x05\x20\x01(\x0b2\x1d.mesh.registry.v1.Idempote\
+    ncyH\x00R\tforgotten\x12\x1a\n\x07invalid\x18\x06\x20\x01(\tH\x00R\x07invalidB\x08\n\x06reason\"l\n\x08\
+    Conflict\x12\x14\n\x05index\x18\x01\x20\x01(\rR\x05index\x12.\n\x05found\x18\x02\x20\x01(\x0b2\x18.m\
+    esh.registry.v1.RecordR\x05found\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08revision\"~\n\x06Fen\
+    ced\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12/\n\x06stated\x18\x02\x20\x01(\x0b2\x17.mesh.regi\
+    stry.v1.TokenR\x06stated\x121\n\x07current\x18\x03\x20\x01(\x0b2\x17.mesh.registry.v1.TokenR\x07curr\
+    ent\"O\n\x08Unfenced\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x121\n\x07current\x18\x02\x20\x01(\x0b\
+    2\x17.mesh.registry.v1.TokenR\x07current\"b\n\x07Session\x12\x0e\n\x02id\x18\x01\x20\x01(\x04R\x02id\
+    \x12\x14\n\x05owner\x18\x02\x20\x01(\tR\x05owner\x12\x15\n\x06ttl_ms\x18\x03\x20\x01(\x04R\x05ttlMs\x12\
+    \x1a\n\x08renewals\x18\x04\x20\x01(\x04R\x08renewals\"w\n\x06Change\x12,\n\x03put\x18\x01\x20\x01(\x0b\
+    2\x18.mesh.registry.v1.RecordH\x00R\x03put\x125\n\x07deleted\x18\x02\x20\x01(\x0b2\x19.mesh.registry\
+    .v1.DeletedH\x00R\x07deletedB\x08\n\x06change\"P\n\x07Deleted\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03\
+    key\x123\n\x05cause\x18\x02\x20\x01(\x0e2\x1d.mesh.registry.v1.DeleteCauseR\x05cause\"\x9b\x04\n\x07\
+    Command\x12\x18\n\x07version\x18\x01\x20\x01(\rR\x07version\x120\n\x03txn\x18\x02\x20\x01(\x0b2\x1c.\
+    mesh.registry.v1.TxnCommandH\x00R\x03txn\x123\n\x04open\x18\x03\x20\x01(\x0b2\x1d.mesh.registry.v1.O\
+    penSessionH\x00R\x04open\x125\n\x05renew\x18\x04\x20\x01(\x0b2\x1d.mesh.registry.v1.SessionListH\x00\
+    R\x05renew\x126\n\x05close\x18\x05\x20\x01(\x0b2\x1e.mesh.registry.v1.CloseSessionH\x00R\x05close\x12\
+    :\n\x06expire\x18\x06\x20\x01(\x0b2\x20.mesh.registry.v1.ExpireSessionsH\x00R\x06expire\x12\x1a\n\x07\
+    compact\x18\x07\x20\x01(\x04H\x00R\x07compact\x125\n\x05batch\x18\x08\x20\x01(\x0b2\x1d.mesh.registr\
+    y.v1.CommandListH\x00R\x05batch\x12E\n\rrestore_chunk\x18\t\x20\x01(\x0b2\x1e.mesh.registry.v1.Resto\
+    reChunkH\x00R\x0crestoreChunk\x12?\n\x0brestore_end\x18\n\x20\x01(\x0b2\x1c.mesh.registry.v1.Restore\
+    EndH\x00R\nrestoreEndB\t\n\x07command\"D\n\x0bCommandList\x125\n\x08commands\x18\x01\x20\x03(\x0b2\x19\
+    .mesh.registry.v1.CommandR\x08commands\"s\n\nTxnCommand\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15.mes\
+    h.registry.v1.TxnR\x03txn\x12\x1b\n\taudit_key\x18\x02\x20\x01(\tR\x08auditKey\x12\x1f\n\x0baudit_va\
+    lue\x18\x03\x20\x01(\x0cR\nauditValue\":\n\x0bOpenSession\x12\x14\n\x05owner\x18\x01\x20\x01(\tR\x05\
+    owner\x12\x15\n\x06ttl_ms\x18\x02\x20\x01(\x04R\x05ttlMs\")\n\x0bSessionList\x12\x1a\n\x08sessions\x18\
+    \x01\x20\x03(\x04R\x08sessions\"(\n\x0cCloseSession\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07se\
+    ssion\"F\n\x0eExpireSessions\x124\n\x08sessions\x18\x01\x20\x03(\x0b2\x18.mesh.registry.v1.ExpiryR\x08\
+    sessions\">\n\x06Expiry\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07session\x12\x1a\n\x08renewals\x18\
+    \x02\x20\x01(\x04R\x08renewals\"J\n\x0cRestoreChunk\x12\x0e\n\x02id\x18\x01\x20\x01(\x04R\x02id\x12\x16\
+    \n\x06offset\x18\x02\x20\x01(\x04R\x06offset\x12\x12\n\x04data\x18\x03\x20\x01(\x0cR\x04data\"F\n\nR\
+    estoreEnd\x12\x0e\n\x02id\x18\x01\x20\x01(\x04R\x02id\x12\x14\n\x05bytes\x18\x02\x20\x01(\x04R\x05by\
+    tes\x12\x12\n\x04xxh3\x18\x03\x20\x01(\x04R\x04xxh3\"\xe3\x02\n\x0cSnapshotItem\x124\n\x04head\x18\x01\
+    \x20\x01(\x0b2\x1e.mesh.registry.v1.SnapshotHeadH\x00R\x04head\x122\n\x06record\x18\x02\x20\x01(\x0b\
+    2\x18.mesh.registry.v1.RecordH\x00R\x06record\x12=\n\x07session\x18\x03\x20\x01(\x0b2!.mesh.registry\
+    .v1.SnapshotSessionH\x00R\x07session\x125\n\x07revised\x18\x04\x20\x01(\x0b2\x19.mesh.registry.v1.Re\
+    visedH\x00R\x07revised\x128\n\x06staged\x18\x05\x20\x01(\x0b2\x1e.mesh.registry.v1.RestoreChunkH\x00\
+    R\x06staged\x121\n\x03end\x18\x06\x20\x01(\x0b2\x1d.mesh.registry.v1.SnapshotEndH\x00R\x03endB\x06\n\
+    \x04item\"\xa5\x01\n\x0cSnapshotHead\x12\x18\n\x07version\x18\x01\x20\x01(\rR\x07version\x12\x1e\n\n\
+    generation\x18\x02\x20\x01(\x04R\ngeneration\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08revision\
+    \x12\x1c\n\tcompacted\x18\x04\x20\x01(\x04R\tcompacted\x12!\n\x0cnext_session\x18\x05\x20\x01(\x04R\x0b\
+    nextSession\"\xb5\x01\n\x0fSnapshotSession\x123\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.registry\
+    .v1.SessionR\x07session\x12<\n\x08outcomes\x18\x02\x20\x03(\x0b2\x20.mesh.registry.v1.SessionOutcome\
+    R\x08outcomes\x12!\n\tforgotten\x18\x03\x20\x01(\x04H\x00R\tforgotten\x88\x01\x01B\x0c\n\n_forgotten\
+    \"\xa8\x01\n\x0eSessionOutcome\x12\x1a\n\x08sequence\x18\x01\x20\x01(\x04R\x08sequence\x128\n\x07app\
+    lied\x18\x02\x20\x01(\x0b2\x1c.mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x03\
+    \x20\x01(\x0b2\x19.mesh.registry.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"Y\n\x07Revised\x12\x1a\
+    \n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.re\
+    gistry.v1.ChangeR\x07changes\"W\n\x0bSnapshotEnd\x12\x18\n\x07records\x18\x01\x20\x01(\x04R\x07recor\
+    ds\x12\x1a\n\x08sessions\x18\x02\x20\x01(\x04R\x08sessions\x12\x12\n\x04xxh3\x18\x03\x20\x01(\x04R\x04\
+    xxh3*\x9f\x01\n\x0bDeleteCause\x12\x18\n\x14DELETE_CAUSE_UNKNOWN\x10\x00\x12\x18\n\x14DELETE_CAUSE_W\
+    RITTEN\x10\x01\x12\x1f\n\x1bDELETE_CAUSE_SESSION_CLOSED\x10\x02\x12\x20\n\x1cDELETE_CAUSE_SESSION_EX\
+    PIRED\x10\x03\x12\x19\n\x15DELETE_CAUSE_RESTORED\x10\x04b\x06proto3\n\x85\x1d\n\x0bstore.proto\x12\x10\
+    mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12\
+    \x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b\
+    2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\x01(\x04R\x08revision\"g\n\
+    \x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\n\x05after\x18\x02\x20\x01\
+    (\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05stale\x18\x04\x20\x01(\x08\
+    R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mesh.registry.v1.RecordR\x07r\
+    ecords\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08\
+    revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh.registry.v1.TxnR\x03t\
+    xn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c.mesh.registry.v1.TxnOutcom\
+    eH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.registry.v1.RefusalH\x00R\x07ref\
+    usedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\
+    \x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12buffer_changes_max\x18\x03\
+    \x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\x06latestB\x08\n\x06_afte\
+    r\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh.registry.v1.WatchChangesH\
+    \x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookmark\x12.\n\x03gap\x18\x03\x20\
+    \x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\x18\x04\x20\x01(\x0b2\x17.me\
+    sh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChanges\x12\x1a\n\x08revision\x18\
+    \x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.registry.v1.ChangeR\x07\
+    changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGap\x12\x12\n\x04from\x18\x01\x20\
+    \x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0bOpenRequest\x12\x15\n\x06ttl_\
+    ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07\
+    session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.registry.v1.SessionR\x07\
+    session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\"*\n\x0eCompactRequ\
+    est\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0cCompactReply\"\x11\n\x0fSnapsho\
+    tRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\x00R\x04data\x12\x12\n\x03end\x18\
+    \x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\x12\x1a\n\x08revision\x18\x01\x20\
+    \x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\ngeneration\"\x0f\n\rStatusReques\
+    t\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1c\n\tcomp\
+    acted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\x20\x01(\x04R\ngeneration\x12\x16\
+    \n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\
+    \n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sessions\x18\x07\x20\x01(\x04R\x08sessio\
+    ns\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bun\
+    available\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\
+    \n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\
+    \x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnl\
+    y\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00\
+    R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00\
+    R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\
+    \n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\
+    \x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0ea\
+    ppliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after\
+    _ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnkn\
+    own\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\
+    \x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\
+    \n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07\
+    failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\
+    \x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDeta\
+    ilR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05\
+    value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetR\
+    equest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b\
+    .mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.re\
+    gistry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.\
+    v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.Sess\
+    ionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionR\
+    eply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12\
+    K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07\
+    Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snap\
+    shot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Rest\
+    ore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Statu\
+    s\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusReplyb\x06proto3";
