@@ -17,7 +17,10 @@ use mesh_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::shared::Shared;
-pub use self::shared::{BroadcastEvent, BroadcastEvents};
+pub use self::{
+    seeds::lookup_seed,
+    shared::{BroadcastEvent, BroadcastEvents},
+};
 use crate::{
     Command, CommandError, Counters, Effect, Event, Gossip, GossipConfig, GossipError, GossipStatus, Input,
     InputError, LocalNode,

@@ -32,7 +32,7 @@ pub mod udp;
 pub use config::GossipConfig;
 pub use counters::{Counters, Histogram};
 #[cfg(feature = "tokio")]
-pub use driver::{BroadcastEvent, BroadcastEvents, Driver, DriverOptions, GossipHandle};
+pub use driver::{BroadcastEvent, BroadcastEvents, Driver, DriverOptions, GossipHandle, lookup_seed};
 #[cfg(feature = "tokio")]
 pub use error::GossipError;
 pub use event::{Command, Effect, Event, GossipStatus, Input, LocalNode};

@@ -21,7 +21,7 @@ pub(super) async fn resolve(names: Vec<String>, handle: GossipHandle) {
     loop {
         let mut found = Vec::new();
         for name in &names {
-            match lookup(name).await {
+            match lookup_seed(name).await {
                 Ok(addresses) => found.extend(addresses),
                 Err(source) if !warned => {
                     let error = crate::GossipError::Seed { seed: name.clone(), source };
@@ -46,7 +46,18 @@ pub(super) async fn resolve(names: Vec<String>, handle: GossipHandle) {
     }
 }
 
-async fn lookup(name: &str) -> std::io::Result<Vec<SocketAddr>> {
+/// The addresses of a seed, as the driver finds them: `host:port`, or the name of an SRV record
+/// where the feature `srv` is on.
+///
+/// # Errors
+///
+/// What the resolver says. [`Unsupported`](std::io::ErrorKind::Unsupported) for the name of an SRV
+/// record in a build without that feature.
+///
+/// # Cancel safety
+///
+/// Dropping the future changes nothing.
+pub async fn lookup_seed(name: &str) -> std::io::Result<Vec<SocketAddr>> {
     if name.starts_with('_') {
         return lookup_srv(name).await;
     }

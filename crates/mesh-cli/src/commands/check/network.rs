@@ -1,9 +1,11 @@
 //! Checks of ports, UDP and seeds.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+};
 
-use mesh::LoadedConfig;
-use tokio::net::lookup_host;
+use mesh::{LoadedConfig, gossip::lookup_seed};
 
 use super::{
     Outcome, Subject,
@@ -20,7 +22,7 @@ pub(super) async fn ports(loaded: &LoadedConfig) -> Outcome {
     let mut seen = Vec::new();
     for (setting, address, udp) in [
         ("transport.bind", transport.bind, transport.http3.enabled),
-        ("transport.edge.bind", transport.edge.bind, false),
+        ("transport.edge.bind", transport.edge.bind, transport.edge.http3),
     ] {
         if address.port() == 0 {
             seen.push(format!("{setting}: any free port"));
@@ -98,23 +100,40 @@ pub(super) async fn seeds(loaded: &LoadedConfig) -> Outcome {
             "none are set: the node starts a cluster, or finds it by the members it remembers",
         );
     }
-    let (mut good, mut bad) = (0, Vec::new());
+    let mut found = Vec::new();
     for seed in seeds {
-        if seed.starts_with('_') {
-            bad.push(format!("{seed} is the name of an SRV record, which this build does not look up"));
-            continue;
-        }
-        match lookup_host(seed.as_str()).await {
+        let reach = match lookup_seed(seed).await {
+            Err(error) => Err(error),
+            Ok(addresses) => Ok(answers(addresses).await),
+        };
+        found.push((seed.as_str(), reach));
+    }
+    judge(&found)
+}
+
+/// What was found out about each seed: whether somebody answers there, or why it has no address.
+fn judge(found: &[(&str, io::Result<bool>)]) -> Outcome {
+    let mut hint = "correct gossip.seeds, start those nodes, or let UDP and TCP through".to_owned();
+    let (mut good, mut bad) = (0, Vec::new());
+    for (seed, reach) in found {
+        match reach {
+            Ok(true) => good += 1,
+            Ok(false) => bad.push(format!("{seed} does not answer")),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                bad.push(format!(
+                    "{seed} is the name of an SRV record, which this build (without the feature srv) does not look \
+                     up, not here and not as a node"
+                ));
+                hint = format!(
+                    "look it up yourself (dig +short SRV {seed}) and put host:port of its targets into \
+                     gossip.seeds, or use a build with the feature srv"
+                );
+            }
             Err(error) => bad.push(format!("{seed} does not resolve: {error}")),
-            Ok(found) => match answers(found.collect()).await {
-                true => good += 1,
-                false => bad.push(format!("{seed} does not answer")),
-            },
         }
     }
-    let hint = "correct gossip.seeds, start those nodes, or let UDP and TCP through";
     match (good, bad.is_empty()) {
-        (_, true) => Outcome::ok(format!("{good} of {} answer", seeds.len())),
+        (_, true) => Outcome::ok(format!("{good} of {} answer", found.len())),
         (0, false) => Outcome::failed(bad.join("; "), hint),
         (_, false) => Outcome::warning(bad.join("; "), hint),
     }
@@ -136,5 +155,20 @@ fn word(answer: &Answer) -> &'static str {
         Answer::Answered => "answered",
         Answer::Refused => "nobody listens",
         Answer::Silent => "no answer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_this_build_does_not_look_up_comes_with_the_way_to_do_it() {
+        let srv = "_mesh._udp.example.org";
+        let unsupported = || (srv, Err(io::Error::from(io::ErrorKind::Unsupported)));
+        insta::assert_snapshot!(format!("{:?}", judge(&[unsupported()])), @r#"Outcome { status: Failed, detail: "_mesh._udp.example.org is the name of an SRV record, which this build (without the feature srv) does not look up, not here and not as a node", hint: "look it up yourself (dig +short SRV _mesh._udp.example.org) and put host:port of its targets into gossip.seeds, or use a build with the feature srv" }"#);
+        let unknown = ("nowhere:1", Err(io::Error::other("no such host")));
+        insta::assert_snapshot!(format!("{:?}", judge(&[("n1:1", Ok(true)), unknown, ("n2:1", Ok(false))])), @r#"Outcome { status: Warning, detail: "nowhere:1 does not resolve: no such host; n2:1 does not answer", hint: "correct gossip.seeds, start those nodes, or let UDP and TCP through" }"#);
+        assert_eq!(judge(&[("n1:1", Ok(true)), ("n2:1", Ok(true))]), Outcome::ok("2 of 2 answer"));
     }
 }
