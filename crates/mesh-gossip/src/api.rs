@@ -8,7 +8,9 @@
 //!
 //! The same under `/control/peers`. All take the filters of [`FILTERS`]; the list
 //! takes `limit` and `cursor`. Round trips are left out of entity tags: an answer
-//! that differs in those alone counts as unchanged.
+//! that differs in those alone counts as unchanged. Neither they nor loads make events.
+//!
+//! A member is described by `docs/reference/member.schema.json`.
 //!
 //! The routes stand on the [`Membership`] trait, so that they serve any
 //! implementation of it.
@@ -39,7 +41,7 @@ use view::Views;
 
 pub use change::{PeerChange, PeersSnapshot};
 pub use filter::FILTERS;
-pub use view::{Endpoint, Peer, PeerList, PeerReply, keys};
+pub use view::{Endpoint, Peer, PeerList, PeerLoad, PeerReply, keys};
 
 /// The value of `api_version` in every reply.
 pub const API_VERSION: &str = "control/v1";

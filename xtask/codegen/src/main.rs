@@ -1,9 +1,10 @@
 //! Writes the generated files of this workspace: protobuf code, the settings
-//! reference and its JSON Schema. `cargo xtask codegen` runs it.
+//! reference, and the JSON Schemas of settings and of a member. `cargo xtask codegen` runs it.
 //!
 //! It is a package of its own, which nothing depends on, so that neither users nor
 //! `xtask` compile its dependencies.
 
+mod member;
 mod protobuf;
 mod relayed;
 mod settings;
@@ -46,6 +47,7 @@ fn run(options: &Options) -> Result<()> {
     let root = root()?;
     let mut files = protobuf::generate(&root)?;
     files.extend(settings::generate(&root)?);
+    files.extend(member::generate(&root)?);
     if options.check { check(&root, &files) } else { write(&root, &files) }
 }
 

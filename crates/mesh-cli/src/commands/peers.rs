@@ -27,6 +27,8 @@ const COLUMNS: &[Column] = &[
     Column { title: "ZONE", wide: false, cell: |peer| text_at(peer, "zone") },
     Column { title: "RTT", wide: false, cell: |peer| seconds(peer, "rtt") },
     Column { title: "VERSION", wide: false, cell: |peer| text_at(peer, "mesh_version") },
+    Column { title: "CPU", wide: true, cell: |peer| share(peer, "cpu_permille") },
+    Column { title: "MEMORY", wide: true, cell: |peer| share(peer, "memory_permille") },
     Column { title: "CLUSTER", wide: true, cell: |peer| text_at(peer, "cluster") },
     Column { title: "INSTANCE", wide: true, cell: |peer| text_at(peer, "instance") },
     Column { title: "INCARNATION", wide: true, cell: |peer| text_at(peer, "incarnation") },
@@ -237,11 +239,46 @@ fn line(cells: [String; 5]) -> String {
     format!("{event:<10}  {node:<24}  {state:<8}  {role:<12}  {zone}").trim_end().to_owned() + "\n"
 }
 
+/// A share that a member told with its load, in percent.
+fn share(peer: &Value, key: &str) -> String {
+    let permille = peer.get("load").and_then(|load| load.get(key)).and_then(Value::as_f64);
+    permille.map(|permille| format!("{:.0}%", permille / 10.0)).unwrap_or_default()
+}
+
 fn seconds(item: &Value, key: &str) -> String {
     match item.get(key).and_then(Value::as_f64) {
         Some(seconds) if seconds < 0.001 => format!("{:.0}µs", seconds * 1e6),
         Some(seconds) if seconds < 1.0 => format!("{:.1}ms", seconds * 1e3),
         Some(seconds) => format!("{seconds:.1}s"),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_load_is_shown_with_its_parts_and_its_age() {
+        let peer = json!({
+            "node_id": "w-1",
+            "load": {
+                "cpu_permille": 254,
+                "custom": {"queue": 3, "shards": 12},
+                "memory_permille": null,
+                "said_at": "2026-01-01T00:00:00.000Z",
+            },
+        });
+        let text = describe(&peer);
+        for part in ["cpu_permille=254", "queue=3,shards=12", "said_at=2026-01-01"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!(
+            (share(&peer, "cpu_permille"), share(&peer, "memory_permille")),
+            ("25%".into(), "".into())
+        );
+        assert_eq!(share(&json!({"load": null}), "cpu_permille"), "");
     }
 }

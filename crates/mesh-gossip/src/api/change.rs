@@ -144,6 +144,7 @@ fn difference(before: Option<&Member>, after: &Member) -> Option<MemberChange> {
     if before.state == after.state {
         let mut expected = before.clone();
         expected.rtt = after.rtt;
+        expected.load = after.load.clone();
         return (expected != *after).then_some(MemberChange::Updated);
     }
     Some(match after.state {

@@ -7,8 +7,8 @@ use std::{
 use axum::body::Body;
 use futures_util::{FutureExt, StreamExt, stream};
 use mesh_core::{
-    Health, Incarnation, Instant, ManualClock, Member, MemberChange, MemberEvent, MemberEvents,
-    MemberSnapshot, MemberState, Reason, Settings, SystemClock, Verification, WallTime,
+    Health, Incarnation, Instant, Load, LoadReport, ManualClock, Member, MemberChange, MemberEvent,
+    MemberEvents, MemberSnapshot, MemberState, Reason, Settings, SystemClock, Verification, WallTime,
 };
 use mesh_transport::edge::{EdgeConfig, StackOptions, stack};
 use tokio::sync::mpsc;
@@ -17,6 +17,8 @@ use tower::ServiceExt;
 use crate::{Driver, DriverOptions, GossipConfig, LocalNode, channels::ChannelNetwork};
 
 use super::*;
+
+mod schema;
 
 /// A membership that a test changes by hand.
 #[derive(Default)]
@@ -73,6 +75,8 @@ impl Cluster {
         rich.verification = Verification::Direct;
         rich.addresses = vec!["127.0.0.1:17421".parse().expect("address")];
         rich.rtt = Some(Duration::from_micros(812));
+        let load = Load::default().with_cpu_permille(250).with_custom("shards", 12);
+        rich.load = Some(LoadReport::new(load, Instant::from_nanos(58_000_000_000)));
         for (key, value) in [
             ("cluster", "prod"),
             ("region", "eu"),
@@ -83,7 +87,7 @@ impl Cluster {
             ("endpoints", r#"[{"service":"orders","url":"https://w-1:8443","transport":"h2"}]"#),
             ("label.tier", "gold"),
             ("cordoned", "true"),
-            ("load", "0.25"),
+            ("build", "7"),
         ] {
             rich.metadata.insert(key.to_owned(), value.to_owned());
         }
@@ -247,9 +251,17 @@ async fn a_list_shows_every_member_with_all_that_is_known() {
             "tier": "gold"
           },
           "last_change": "2023-11-14T22:12:30.000Z",
+          "load": {
+            "cpu_permille": 250,
+            "custom": {
+              "shards": 12
+            },
+            "memory_permille": null,
+            "said_at": "2023-11-14T22:13:18.000Z"
+          },
           "mesh_version": "0.1.0",
           "metadata": {
-            "load": "0.25"
+            "build": "7"
           },
           "node_id": "w-1",
           "protocols": [
@@ -278,6 +290,7 @@ async fn a_list_shows_every_member_with_all_that_is_known() {
           "instance": "0000000000000002",
           "labels": {},
           "last_change": "2023-11-14T22:13:19.500Z",
+          "load": null,
           "mesh_version": null,
           "metadata": {
             "endpoints": "not json"
@@ -319,6 +332,7 @@ async fn one_peer_by_its_name_and_both_paths_agree() {
           "tier": "silver"
         },
         "last_change": "2023-11-14T22:12:30.000Z",
+        "load": null,
         "mesh_version": null,
         "metadata": {},
         "node_id": "x-3",
@@ -423,6 +437,9 @@ async fn a_known_tag_gives_304_until_something_other_than_a_round_trip_changes()
         let mut moved =
             Member::clone(cluster.fake.snapshot().find(&"w-1".parse().expect("id")).expect("w-1"));
         moved.rtt = moved.rtt.map(|rtt| rtt * 2);
+        if let Some(report) = &mut moved.load {
+            report.said_at = Instant::from_nanos(59_000_000_000);
+        }
         cluster.clock.advance(Duration::from_millis(1234));
         cluster.change(MemberChange::Updated, Reason::Path, moved.clone()).await;
         assert_eq!(cluster.send(path, &[("if-none-match", &tag)]).await.status(), 304);
@@ -437,7 +454,7 @@ async fn a_known_tag_gives_304_until_something_other_than_a_round_trip_changes()
 
 #[tokio::test]
 async fn everything_that_shows_of_a_member_is_in_the_tag() {
-    let changes: [fn(&mut Member); 10] = [
+    let changes: [fn(&mut Member); 11] = [
         |_| (),
         |member| member.state = MemberState::Left,
         |member| member.since = Instant::from_nanos(11_000_000_000),
@@ -447,6 +464,7 @@ async fn everything_that_shows_of_a_member_is_in_the_tag() {
         |member| member.instance = InstanceId(2),
         |member| member.incarnation = Incarnation(1),
         |member| member.addresses.push("127.0.0.1:1".parse().expect("address")),
+        |member| member.load = Some(LoadReport::new(Load::default().with_cpu_permille(1), Instant::ZERO)),
         |member| drop(member.metadata.insert("zone".to_owned(), "eu-1a".to_owned())),
     ];
     let cluster = Cluster::of([member("w-1", 1)]);
@@ -460,7 +478,7 @@ async fn everything_that_shows_of_a_member_is_in_the_tag() {
         tags.insert(response.headers()["etag"].clone().to_str().expect("text").to_owned());
         bodies.insert(text(response).await);
     }
-    assert_eq!((tags.len(), bodies.len()), (10, 10));
+    assert_eq!((tags.len(), bodies.len()), (11, 11));
 }
 
 #[tokio::test]
@@ -517,6 +535,7 @@ async fn a_watcher_gets_a_snapshot_and_then_each_change() {
         "instance": "0000000000000002",
         "labels": {},
         "last_change": "2023-11-14T22:12:30.000Z",
+        "load": null,
         "mesh_version": null,
         "metadata": {},
         "node_id": "w-2",

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Clock, Health, Incarnation, InstanceId, Member, MemberState, NodeId, Role, Verification, WallTime,
+    Clock, Health, Incarnation, InstanceId, Load, LoadReport, Member, MemberState, NodeId, Role,
+    Verification, WallTime,
 };
 use mesh_transport::edge::{WallAnchor, rfc3339};
 use serde::{Deserialize, Serialize};
@@ -75,8 +76,23 @@ pub struct Peer {
     pub cordoned: bool,
     /// Whether it gives its work away.
     pub draining: bool,
+    /// How busy it says it is; `null` if it does not say, or the answering node has not heard yet.
+    pub load: Option<PeerLoad>,
     /// What else it says about itself.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// How busy a member says it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerLoad {
+    /// Processor time, in thousandths of what the node may use; `null` if it does not say.
+    pub cpu_permille: Option<u16>,
+    /// Memory, in thousandths of what the node may use; `null` if it does not say.
+    pub memory_permille: Option<u16>,
+    /// Values of its own, by name.
+    pub custom: BTreeMap<String, u64>,
+    /// When it said so, RFC 3339, on the answering node's clock.
+    pub said_at: String,
 }
 
 /// A service that a node offers.
@@ -147,6 +163,7 @@ impl Views {
             incarnation: member.incarnation,
             addresses: &member.addresses,
             metadata: &member.metadata,
+            load: member.load.as_ref().map(|report| &report.load),
         }
     }
 
@@ -176,6 +193,7 @@ impl Views {
             labels: BTreeMap::new(),
             cordoned: flag(member, keys::CORDONED),
             draining: flag(member, keys::DRAINING),
+            load: member.load.as_ref().map(|report| self.load(report)),
             metadata: BTreeMap::new(),
             endpoints: Vec::new(),
         };
@@ -189,9 +207,18 @@ impl Views {
         peer.endpoints = endpoints.unwrap_or_default();
         peer
     }
+
+    fn load(&self, report: &LoadReport) -> PeerLoad {
+        PeerLoad {
+            cpu_permille: report.load.cpu_permille,
+            memory_permille: report.load.memory_permille,
+            custom: report.load.custom.clone(),
+            said_at: rfc3339(self.anchor.wall(&*self.clock, report.said_at)),
+        }
+    }
 }
 
-/// All that shows of a member, except its round trip.
+/// All that shows of a member, except its round trip and when it said how busy it is.
 #[derive(Hash)]
 pub(super) struct Fingerprint<'m> {
     node_id: &'m NodeId,
@@ -204,6 +231,7 @@ pub(super) struct Fingerprint<'m> {
     incarnation: Incarnation,
     addresses: &'m [SocketAddr],
     metadata: &'m BTreeMap<String, String>,
+    load: Option<&'m Load>,
 }
 
 fn has_field(key: &str) -> bool {

@@ -6,7 +6,7 @@
 
 mod reference;
 mod schema;
-mod source;
+pub(crate) mod source;
 mod tree;
 
 use std::path::Path;
