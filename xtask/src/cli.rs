@@ -40,12 +40,27 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Throw bytes at every decoder, a minute each, or at some of them.
+    Fuzz(FuzzOptions),
     /// Write the generated files: protobuf code, the settings reference, JSON Schemas of settings and members.
     Codegen {
         /// Change nothing; fail if a generated file is not up to date.
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FuzzOptions {
+    /// The decoders, by the folders in fuzz/corpus; all without this.
+    #[arg(long)]
+    pub(crate) target: Vec<String>,
+    /// How long each is fuzzed.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u32,
+    /// Run this input once instead: one that failed.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    pub(crate) input: Option<std::path::PathBuf>,
 }
 
 #[derive(Args, Debug)]

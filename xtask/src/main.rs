@@ -11,6 +11,7 @@ mod coverage;
 mod demo;
 mod features;
 mod forward;
+mod fuzz;
 mod licences;
 mod readme;
 mod repo;
@@ -47,6 +48,7 @@ fn run(verb: cli::Verb) -> anyhow::Result<()> {
             Ok(())
         }
         cli::Verb::Sim { arguments } => forward::sim(&repo, &arguments),
+        cli::Verb::Fuzz(options) => fuzz::run_targets(&repo, &options),
         cli::Verb::Bench { arguments } => forward::bench(&repo, &arguments),
         cli::Verb::Codegen { check } => forward::codegen(&repo, check),
     }

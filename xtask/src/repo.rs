@@ -32,6 +32,11 @@ impl Repo {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// A path below the root.
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.root.join(below)
+    }
+
     /// A command that runs in the root.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -22,6 +22,8 @@ use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use events::fuzz;
 pub use events::{ServerEvent, ServerEvents};
 
 use crate::{

@@ -15,6 +15,9 @@ mod version;
 
 #[cfg(feature = "fs")]
 pub mod fs;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod store;
 
 pub use clock::{Clock, Instant, ManualClock, SystemClock, WallTime};

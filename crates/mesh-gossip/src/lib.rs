@@ -5,6 +5,9 @@ pub mod api;
 mod config;
 mod counters;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod gossip;
 mod overlay;
 #[cfg_attr(

@@ -285,6 +285,39 @@ impl Link {
     }
 }
 
+/// What a fuzzer calls: packets from two addresses, as they come off the socket. The bytes are pieces of
+/// a length, one byte, and a packet each.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mut data: &[u8]) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+    let _entered = runtime.enter();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
+    });
+    let Ok(socket) = socket else { return };
+    let id: SpiffeId = "spiffe://t/mesh/c/worker/me".parse().expect("valid");
+    let certificate = CertificateInfo { serial: String::new(), not_before_s: 0, not_after_s: u64::MAX };
+    let identity = Arc::new(PeerIdentity { id, certificate });
+    let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
+    let inner = Inner { socket, identity, run: 5, state: Mutex::default(), events, answered: Notify::new() };
+    // Answers go to ourselves, where nobody reads them.
+    let Ok(own) = inner.socket.local_addr() else { return };
+    for at in 0..64u16 {
+        let Some((length, rest)) = data.split_first() else { break };
+        let (packet, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        data = rest;
+        let from = if at % 2 == 0 { own } else { SocketAddr::new(own.ip(), own.port() ^ 1) };
+        inner.take(from, Bytes::copy_from_slice(packet));
+        while let Ok(event) = inbox.try_recv() {
+            if let DatagramEvent::Received { payload, .. } = event {
+                assert!(payload.len() <= PAYLOAD_BYTES_MAX, "payloads are bounded");
+            }
+        }
+    }
+    assert!(inner.lock().links.values().all(|link| link.partial.len() <= PARTIAL_MAX));
+}
+
 impl Datagrams for InsecureUdp {
     fn connect(&self, target: LinkTarget) {
         let address = target.address;

@@ -12,6 +12,9 @@ pub mod ca;
 pub mod edge;
 #[cfg(feature = "quic")]
 pub mod endpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "quic")]
 pub mod links;
 #[cfg(feature = "memory")]

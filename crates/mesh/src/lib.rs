@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod node;
 
 pub use config::{

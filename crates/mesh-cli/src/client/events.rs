@@ -111,6 +111,22 @@ fn parse(block: &str) -> ServerEvent {
     event
 }
 
+/// What a fuzzer calls: however a stream of events is cut, the same events come out of it.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let events = |size: usize| {
+        let (mut parser, mut events) = (Parser::default(), Vec::new());
+        for piece in data.chunks(size) {
+            parser.bytes.extend_from_slice(piece);
+            while let Ok(Some(event)) = parser.take() {
+                events.push((event.id, event.event, event.data));
+            }
+        }
+        (events, parser.last_id)
+    };
+    assert_eq!(events(5), events(data.len().max(1)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

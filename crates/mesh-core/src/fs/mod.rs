@@ -48,6 +48,20 @@ pub struct Format {
     pub repair: &'static str,
 }
 
+impl Format {
+    /// What goes before a body.
+    pub(crate) fn header(&self, version: u32, body: &[u8]) -> Vec<u8> {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&self.kind);
+        header.extend_from_slice(&version.to_le_bytes());
+        header.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        let sum = checksum(&header, body);
+        header.extend_from_slice(&sum.to_le_bytes());
+        header
+    }
+}
+
 /// The body of a file and the version it was written with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
@@ -132,14 +146,7 @@ fn temporary(path: &Path) -> PathBuf {
 ///
 /// [`FileError::Io`]; the old file is intact then.
 pub fn replace(path: &Path, format: Format, body: &[u8]) -> Result<(), FileError> {
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&format.kind);
-    header.extend_from_slice(&format.versions.max.0.to_le_bytes());
-    header.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    let sum = checksum(&header, body);
-    header.extend_from_slice(&sum.to_le_bytes());
-
+    let header = format.header(format.versions.max.0, body);
     let temporary = temporary(path);
     let written = write_durably(&temporary, &header, body);
     if let Err(source) = written {
@@ -181,7 +188,7 @@ pub fn read(path: &Path, format: Format) -> Result<Option<Contents>, FileError> 
     parse(path, format, &bytes).map(Some)
 }
 
-fn parse(path: &Path, format: Format, bytes: &[u8]) -> Result<Contents, FileError> {
+pub(crate) fn parse(path: &Path, format: Format, bytes: &[u8]) -> Result<Contents, FileError> {
     let damaged =
         |problem: String| FileError::Damaged { path: path.to_owned(), problem, repair: format.repair };
     let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {

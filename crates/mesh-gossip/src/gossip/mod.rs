@@ -46,6 +46,8 @@ use crate::{
 };
 
 pub use self::rejoin::MEMBERS_FILE;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::rejoin::parse_saved;
 use self::{
     claims::Claims, links::Links, loads::Loads, local::Local, probing::Prober, push::Outbox, rejoin::Rejoin,
     repair::Repair, suspicion::Suspicion,

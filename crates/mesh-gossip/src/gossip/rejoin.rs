@@ -360,7 +360,7 @@ impl Gossip {
 }
 
 /// One member a line: node id and address. Lines that make no sense are passed over.
-fn parse_saved(contents: &[u8]) -> BTreeMap<NodeId, SocketAddr> {
+pub(crate) fn parse_saved(contents: &[u8]) -> BTreeMap<NodeId, SocketAddr> {
     let text = String::from_utf8_lossy(contents);
     text.lines()
         .take(SAVED_MAX)

@@ -27,7 +27,7 @@ mod quic;
 mod table;
 #[cfg(all(test, feature = "ca"))]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     fmt,

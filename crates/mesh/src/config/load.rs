@@ -352,3 +352,23 @@ fn short(value: &Value) -> String {
     }
     text.chars().take(CHARS_MAX).chain("…".chars()).collect()
 }
+
+/// What a fuzzer calls: the text of a file, then, after a zero byte, lines `NAME=value` of the environment.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let known = known_settings();
+    let text = String::from_utf8_lossy(data);
+    let (file, environment) = text.split_once('\0').unwrap_or((&text, ""));
+    let variables = environment.lines().filter_map(|line| line.split_once('='));
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let layers =
+        vec![Layer::from_toml(Path::new("fuzzed"), file, &known), Layer::from_environment(variables, &known)];
+    match join(layers) {
+        Ok(loaded) => {
+            let again = serde_json::from_value::<MeshConfig>(tree(&loaded.config));
+            assert_eq!(again.ok(), Some(loaded.config.clone()), "settings are written as they are read");
+            assert!(!loaded.settings().is_empty());
+        }
+        Err(error) => assert!(!error.problems().is_empty() && !error.to_string().is_empty()),
+    }
+}

@@ -18,6 +18,8 @@ use mesh_transport::TransportConfig;
 use serde::{Deserialize, Serialize};
 
 pub use control::ControlConfig;
+#[cfg(feature = "fuzzing")]
+pub(crate) use load::fuzz;
 pub use load::{ConfigLoader, LoadedConfig, Setting};
 pub use node::NodeConfig;
 pub use problem::{ConfigError, ConfigProblem};
