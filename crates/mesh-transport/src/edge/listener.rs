@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -35,6 +35,7 @@ use super::{
     EdgeConfig, EdgeMetrics,
     handshakes::{Handshakes, Slot},
     metrics::Refused,
+    quic,
     supervise::{Caller, Connection},
     watched::{InFlight, WriteTimeout},
 };
@@ -166,15 +167,15 @@ impl EdgeServer {
             config: (**config).clone(),
             logged: Mutex::default(),
         });
-        let mut accepting = Vec::new();
-        #[cfg(feature = "rpc")]
+        let accepting = vec![tokio::spawn(port.clone().accept(sockets.tcp))];
+        // Closed again if the second half fails.
+        let mut server = Self { local_addr, stop, accepting };
         if let Some(udp) = sockets.udp {
             let failed = |source| EdgeError::Bind { protocol: "udp", address: local_addr, source };
-            accepting.push(super::quic::spawn(port.clone(), udp).map_err(failed)?);
+            server.accepting.push(quic::spawn(port, udp).map_err(failed)?);
         }
-        accepting.push(tokio::spawn(port.accept(sockets.tcp)));
         tracing::info!(%local_addr, http3 = config.http3, "edge port open");
-        Ok(Self { local_addr, stop, accepting })
+        Ok(server)
     }
 
     /// The address it listens on, with the port that the system chose if it was 0.
@@ -217,8 +218,7 @@ fn alt_svc(port: u16) -> HeaderValue {
 
 struct Sockets {
     tcp: TcpListener,
-    #[cfg(feature = "rpc")]
-    udp: Option<std::net::UdpSocket>,
+    udp: Option<UdpSocket>,
     local_addr: SocketAddr,
 }
 
@@ -231,24 +231,14 @@ impl Sockets {
         loop {
             let tcp = TcpListener::bind(address).await.map_err(failed("tcp"))?;
             let local_addr = tcp.local_addr().map_err(failed("tcp"))?;
-            #[cfg(feature = "rpc")]
-            {
-                attempts_left -= 1;
-                let udp = if http3 { super::quic::bind(local_addr).map(Some) } else { Ok(None) };
-                match udp {
-                    Ok(udp) => return Ok(Self { tcp, udp, local_addr }),
-                    Err(source)
-                        if address.port() == 0
-                            && source.kind() == io::ErrorKind::AddrInUse
-                            && attempts_left > 0 => {}
-                    Err(source) => return Err(failed("udp")(source)),
-                }
-            }
-            #[cfg(not(feature = "rpc"))]
-            {
-                // Settings with HTTP/3 are not valid in such a build.
-                let _ = (http3, &mut attempts_left);
-                return Ok(Self { tcp, local_addr });
+            attempts_left -= 1;
+            let again = |error: &io::Error| {
+                address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && attempts_left > 0
+            };
+            match http3.then(|| quic::bind(local_addr)).transpose() {
+                Ok(udp) => return Ok(Self { tcp, udp, local_addr }),
+                Err(error) if again(&error) => {}
+                Err(error) => return Err(failed("udp")(error)),
             }
         }
     }

@@ -27,7 +27,7 @@ mod listener;
 mod metrics;
 mod page;
 mod problem;
-#[cfg(feature = "rpc")]
+#[cfg_attr(not(feature = "rpc"), path = "no_quic.rs")]
 mod quic;
 mod request_id;
 mod sse;
