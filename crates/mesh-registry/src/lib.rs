@@ -8,6 +8,7 @@ mod planted;
 
 #[cfg(feature = "tokio")]
 mod audit;
+mod config;
 mod deadlines;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -16,11 +17,16 @@ mod hub;
 mod leader_hint;
 #[cfg(feature = "tokio")]
 mod memory;
+#[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
+mod servers;
+#[cfg(feature = "raft")]
+pub mod raft;
 pub mod state;
 mod wire;
 
 #[cfg(feature = "tokio")]
 pub use audit::AUDIT_PREFIX;
+pub use config::RegistryConfig;
 pub use deadlines::Deadlines;
 pub use leader_hint::{LeaderHint, Leadership, LedBy};
 #[cfg(feature = "tokio")]

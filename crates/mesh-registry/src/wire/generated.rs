@@ -1,4 +1,4 @@
-// Generated from proto/registry.proto, proto/store.proto by `cargo xtask codegen`. Do not edit.
+// Generated from proto/raft.proto, proto/registry.proto, proto/store.proto by `cargo xtask codegen`. Do not edit.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 /// A fencing token.
@@ -451,6 +451,1082 @@ impl DeleteCause {
             "DELETE_CAUSE_RESTORED" => Some(Self::Restored),
             _ => None,
         }
+    }
+}
+/// Who speaks to whom.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftHead {
+    /// 16 random bytes, made when the group began.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+}
+/// A leader, or somebody who wants to be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftBallot {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub voter: u64,
+    /// A quorum agreed.
+    #[prost(bool, tag = "3")]
+    pub committed: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftLogId {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub voter: u64,
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+}
+/// One of the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftVoter {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// The number of its data directory: a wiped one has another.
+    #[prost(uint64, tag = "3")]
+    pub directory: u64,
+}
+/// Who votes. Two sets while one takes over from the other.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RaftMembership {
+    #[prost(message, repeated, tag = "1")]
+    pub sets: ::prost::alloc::vec::Vec<RaftVoterSet>,
+    /// Voters and those that catch up.
+    #[prost(message, repeated, tag = "2")]
+    pub nodes: ::prost::alloc::vec::Vec<RaftVoter>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftVoterSet {
+    #[prost(uint64, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<u64>,
+}
+/// An entry of the log.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RaftEntry {
+    #[prost(message, optional, tag = "1")]
+    pub id: ::core::option::Option<RaftLogId>,
+    #[prost(oneof = "raft_entry::Payload", tags = "2, 3, 4")]
+    pub payload: ::core::option::Option<raft_entry::Payload>,
+}
+/// Nested message and enum types in `RaftEntry`.
+pub mod raft_entry {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Payload {
+        /// Nothing: a new leader's first.
+        #[prost(message, tag = "2")]
+        Blank(super::Empty),
+        /// A Command, as bytes.
+        #[prost(bytes, tag = "3")]
+        Command(::prost::bytes::Bytes),
+        #[prost(message, tag = "4")]
+        Membership(super::RaftMembership),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RaftAppend {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<RaftHead>,
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<RaftBallot>,
+    /// Not set: the log begins with these.
+    #[prost(message, optional, tag = "3")]
+    pub before: ::core::option::Option<RaftLogId>,
+    #[prost(message, repeated, tag = "4")]
+    pub entries: ::prost::alloc::vec::Vec<RaftEntry>,
+    /// Not set: nothing is committed yet.
+    #[prost(message, optional, tag = "5")]
+    pub committed: ::core::option::Option<RaftLogId>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftAppendReply {
+    #[prost(oneof = "raft_append_reply::Result", tags = "1, 2, 3, 4")]
+    pub result: ::core::option::Option<raft_append_reply::Result>,
+}
+/// Nested message and enum types in `RaftAppendReply`.
+pub mod raft_append_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Done(super::Empty),
+        /// Up to here; not set: nothing.
+        #[prost(message, tag = "2")]
+        Partial(super::RaftPartial),
+        #[prost(message, tag = "3")]
+        Conflict(super::Empty),
+        #[prost(message, tag = "4")]
+        Higher(super::RaftBallot),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftPartial {
+    #[prost(message, optional, tag = "1")]
+    pub through: ::core::option::Option<RaftLogId>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftVoteRequest {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<RaftHead>,
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<RaftBallot>,
+    #[prost(message, optional, tag = "3")]
+    pub last: ::core::option::Option<RaftLogId>,
+    /// Only a question: nothing changes.
+    #[prost(bool, tag = "4")]
+    pub pre: bool,
+    /// The leader itself asked for it.
+    #[prost(bool, tag = "5")]
+    pub transfer: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftVoteReply {
+    #[prost(message, optional, tag = "1")]
+    pub ballot: ::core::option::Option<RaftBallot>,
+    #[prost(bool, tag = "2")]
+    pub granted: bool,
+    #[prost(message, optional, tag = "3")]
+    pub last: ::core::option::Option<RaftLogId>,
+}
+/// What a snapshot covers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RaftSnapshotMeta {
+    #[prost(message, optional, tag = "1")]
+    pub last: ::core::option::Option<RaftLogId>,
+    /// The entry of this membership.
+    #[prost(message, optional, tag = "2")]
+    pub membership_at: ::core::option::Option<RaftLogId>,
+    #[prost(message, optional, tag = "3")]
+    pub membership: ::core::option::Option<RaftMembership>,
+    /// Of everything that follows.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub xxh3: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RaftSnapshotPiece {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<RaftHead>,
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<RaftBallot>,
+    #[prost(message, optional, tag = "3")]
+    pub meta: ::core::option::Option<RaftSnapshotMeta>,
+    #[prost(uint64, tag = "4")]
+    pub offset: u64,
+    /// Empty: asks where to go on.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub data: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftSnapshotReply {
+    /// Bytes that are there.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// It was complete and is in place.
+    #[prost(bool, tag = "2")]
+    pub installed: bool,
+    #[prost(message, optional, tag = "3")]
+    pub ballot: ::core::option::Option<RaftBallot>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftTransfer {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<RaftHead>,
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<RaftBallot>,
+    /// Who is to lead.
+    #[prost(uint64, tag = "3")]
+    pub successor: u64,
+    #[prost(message, optional, tag = "4")]
+    pub last: ::core::option::Option<RaftLogId>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftTransferReply {
+    #[prost(oneof = "raft_transfer_reply::Result", tags = "1, 2, 3")]
+    pub result: ::core::option::Option<raft_transfer_reply::Result>,
+}
+/// Nested message and enum types in `RaftTransferReply`.
+pub mod raft_transfer_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Done(super::Empty),
+        /// It has seen another ballot than the leader's.
+        #[prost(message, tag = "2")]
+        Other(super::RaftBallot),
+        /// Its log on disk ends before the leader's.
+        #[prost(message, tag = "3")]
+        Behind(super::RaftPartial),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftReadIndex {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<RaftHead>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftReadIndexReply {
+    #[prost(message, optional, tag = "1")]
+    pub index: ::core::option::Option<RaftLogId>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftHello {
+    /// The group of whoever asks.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftHelloReply {
+    /// Empty: in none.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    /// 0: has no number.
+    #[prost(uint64, tag = "2")]
+    pub id: u64,
+    #[prost(uint64, tag = "3")]
+    pub directory: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftAdopt {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub id: u64,
+    #[prost(uint64, tag = "3")]
+    pub directory: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftAdoptReply {}
+/// What a data directory belongs to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftIdentity {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub directory: u64,
+    /// Empty: to no group yet.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub group: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "4")]
+    pub id: u64,
+}
+/// Generated client implementations.
+#[cfg(feature = "rpc")]
+pub mod raft_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The group of voters, and those that catch up to become voters. The caller's certificate
+    /// says which node it is; that node must be the one that the group knows by the number in the
+    /// request's head.
+    #[derive(Debug, Clone)]
+    pub struct RaftClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> RaftClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RaftClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RaftClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// New entries, or a sign of life.
+        pub async fn append(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftAppend>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftAppendReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Append",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Append"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same in a row, answered in order.
+        pub async fn append_many(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RaftAppend>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RaftAppendReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/AppendMany",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "AppendMany"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Asks for a vote, or whether there would be one.
+        pub async fn vote(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftVoteRequest>,
+        ) -> std::result::Result<tonic::Response<super::RaftVoteReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Vote",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Vote"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A piece of a snapshot.
+        pub async fn snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftSnapshotPiece>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftSnapshotReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Snapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Snapshot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Hands leadership over.
+        pub async fn transfer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftTransfer>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftTransferReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Transfer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Transfer"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// How far a copy must be to be read as if it were the leader's.
+        pub async fn read_index(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftReadIndex>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftReadIndexReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/ReadIndex",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "ReadIndex"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a node has in its data directory.
+        pub async fn hello(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftHello>,
+        ) -> std::result::Result<tonic::Response<super::RaftHelloReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Hello",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Hello"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a node its number in the group.
+        pub async fn adopt(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftAdopt>,
+        ) -> std::result::Result<tonic::Response<super::RaftAdoptReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Adopt",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Adopt"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "rpc")]
+pub mod raft_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RaftServer.
+    #[async_trait]
+    pub trait Raft: std::marker::Send + std::marker::Sync + 'static {
+        /// New entries, or a sign of life.
+        async fn append(
+            &self,
+            request: tonic::Request<super::RaftAppend>,
+        ) -> std::result::Result<tonic::Response<super::RaftAppendReply>, tonic::Status>;
+        /// Server streaming response type for the AppendMany method.
+        type AppendManyStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RaftAppendReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The same in a row, answered in order.
+        async fn append_many(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RaftAppend>>,
+        ) -> std::result::Result<tonic::Response<Self::AppendManyStream>, tonic::Status>;
+        /// Asks for a vote, or whether there would be one.
+        async fn vote(
+            &self,
+            request: tonic::Request<super::RaftVoteRequest>,
+        ) -> std::result::Result<tonic::Response<super::RaftVoteReply>, tonic::Status>;
+        /// A piece of a snapshot.
+        async fn snapshot(
+            &self,
+            request: tonic::Request<super::RaftSnapshotPiece>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftSnapshotReply>,
+            tonic::Status,
+        >;
+        /// Hands leadership over.
+        async fn transfer(
+            &self,
+            request: tonic::Request<super::RaftTransfer>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftTransferReply>,
+            tonic::Status,
+        >;
+        /// How far a copy must be to be read as if it were the leader's.
+        async fn read_index(
+            &self,
+            request: tonic::Request<super::RaftReadIndex>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftReadIndexReply>,
+            tonic::Status,
+        >;
+        /// What a node has in its data directory.
+        async fn hello(
+            &self,
+            request: tonic::Request<super::RaftHello>,
+        ) -> std::result::Result<tonic::Response<super::RaftHelloReply>, tonic::Status>;
+        /// Gives a node its number in the group.
+        async fn adopt(
+            &self,
+            request: tonic::Request<super::RaftAdopt>,
+        ) -> std::result::Result<tonic::Response<super::RaftAdoptReply>, tonic::Status>;
+    }
+    /// The group of voters, and those that catch up to become voters. The caller's certificate
+    /// says which node it is; that node must be the one that the group knows by the number in the
+    /// request's head.
+    #[derive(Debug)]
+    pub struct RaftServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RaftServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RaftServer<T>
+    where
+        T: Raft,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/mesh.registry.v1.Raft/Append" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppendSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftAppend>
+                    for AppendSvc<T> {
+                        type Response = super::RaftAppendReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftAppend>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::append(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppendSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/AppendMany" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppendManySvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::StreamingService<super::RaftAppend>
+                    for AppendManySvc<T> {
+                        type Response = super::RaftAppendReply;
+                        type ResponseStream = T::AppendManyStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::RaftAppend>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::append_many(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppendManySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/Vote" => {
+                    #[allow(non_camel_case_types)]
+                    struct VoteSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftVoteRequest>
+                    for VoteSvc<T> {
+                        type Response = super::RaftVoteReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftVoteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::vote(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VoteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/Snapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct SnapshotSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftSnapshotPiece>
+                    for SnapshotSvc<T> {
+                        type Response = super::RaftSnapshotReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftSnapshotPiece>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/Transfer" => {
+                    #[allow(non_camel_case_types)]
+                    struct TransferSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftTransfer>
+                    for TransferSvc<T> {
+                        type Response = super::RaftTransferReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftTransfer>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::transfer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TransferSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/ReadIndex" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadIndexSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftReadIndex>
+                    for ReadIndexSvc<T> {
+                        type Response = super::RaftReadIndexReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftReadIndex>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::read_index(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/Hello" => {
+                    #[allow(non_camel_case_types)]
+                    struct HelloSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftHello>
+                    for HelloSvc<T> {
+                        type Response = super::RaftHelloReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftHello>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::hello(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HelloSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/Adopt" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdoptSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftAdopt>
+                    for AdoptSvc<T> {
+                        type Response = super::RaftAdoptReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftAdopt>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::adopt(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdoptSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RaftServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "mesh.registry.v1.Raft";
+    impl<T> tonic::server::NamedService for RaftServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1903,64 +2979,125 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ds\x12\x1a\n\x08sessions\x18\x02\x20\x01(\x04R\x08sessions\x12\x12\n\x04xxh3\x18\x03\x20\x01(\x04R\x04\
     xxh3*\x9f\x01\n\x0bDeleteCause\x12\x18\n\x14DELETE_CAUSE_UNKNOWN\x10\x00\x12\x18\n\x14DELETE_CAUSE_W\
     RITTEN\x10\x01\x12\x1f\n\x1bDELETE_CAUSE_SESSION_CLOSED\x10\x02\x12\x20\n\x1cDELETE_CAUSE_SESSION_EX\
-    PIRED\x10\x03\x12\x19\n\x15DELETE_CAUSE_RESTORED\x10\x04b\x06proto3\n\x85\x1d\n\x0bstore.proto\x12\x10\
-    mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12\
-    \x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b\
-    2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\x01(\x04R\x08revision\"g\n\
-    \x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\n\x05after\x18\x02\x20\x01\
-    (\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05stale\x18\x04\x20\x01(\x08\
-    R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mesh.registry.v1.RecordR\x07r\
-    ecords\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08\
-    revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh.registry.v1.TxnR\x03t\
-    xn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c.mesh.registry.v1.TxnOutcom\
-    eH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.registry.v1.RefusalH\x00R\x07ref\
-    usedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\
-    \x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12buffer_changes_max\x18\x03\
-    \x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\x06latestB\x08\n\x06_afte\
-    r\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh.registry.v1.WatchChangesH\
-    \x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookmark\x12.\n\x03gap\x18\x03\x20\
-    \x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\x18\x04\x20\x01(\x0b2\x17.me\
-    sh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChanges\x12\x1a\n\x08revision\x18\
-    \x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.registry.v1.ChangeR\x07\
-    changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGap\x12\x12\n\x04from\x18\x01\x20\
-    \x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0bOpenRequest\x12\x15\n\x06ttl_\
-    ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07\
-    session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.registry.v1.SessionR\x07\
-    session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\"*\n\x0eCompactRequ\
-    est\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0cCompactReply\"\x11\n\x0fSnapsho\
-    tRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\x00R\x04data\x12\x12\n\x03end\x18\
-    \x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\x12\x1a\n\x08revision\x18\x01\x20\
-    \x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\ngeneration\"\x0f\n\rStatusReques\
-    t\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1c\n\tcomp\
-    acted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\x20\x01(\x04R\ngeneration\x12\x16\
-    \n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\
-    \n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sessions\x18\x07\x20\x01(\x04R\x08sessio\
-    ns\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bun\
-    available\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\
-    \n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\
-    \x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnl\
-    y\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00\
-    R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00\
-    R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\
-    \n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\
-    \x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0ea\
-    ppliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after\
-    _ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnkn\
-    own\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\
-    \x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\
-    \n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07\
-    failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\
-    \x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDeta\
-    ilR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05\
-    value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetR\
-    equest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b\
-    .mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.re\
-    gistry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.\
-    v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.Sess\
-    ionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionR\
-    eply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12\
-    K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07\
-    Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snap\
-    shot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Rest\
-    ore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Statu\
-    s\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusReplyb\x06proto3";
+    PIRED\x10\x03\x12\x19\n\x15DELETE_CAUSE_RESTORED\x10\x04b\x06proto3\n\xca\x1d\n\nraft.proto\x12\x10m\
+    esh.registry.v1\x1a\x0eregistry.proto\"D\n\x08RaftHead\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05g\
+    roup\x12\x12\n\x04from\x18\x02\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x03\x20\x01(\x04R\x02to\"T\n\
+    \nRaftBallot\x12\x12\n\x04term\x18\x01\x20\x01(\x04R\x04term\x12\x14\n\x05voter\x18\x02\x20\x01(\x04\
+    R\x05voter\x12\x1c\n\tcommitted\x18\x03\x20\x01(\x08R\tcommitted\"K\n\tRaftLogId\x12\x12\n\x04term\x18\
+    \x01\x20\x01(\x04R\x04term\x12\x14\n\x05voter\x18\x02\x20\x01(\x04R\x05voter\x12\x14\n\x05index\x18\x03\
+    \x20\x01(\x04R\x05index\"M\n\tRaftVoter\x12\x0e\n\x02id\x18\x01\x20\x01(\x04R\x02id\x12\x12\n\x04nod\
+    e\x18\x02\x20\x01(\tR\x04node\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"w\n\x0eRaftMemb\
+    ership\x122\n\x04sets\x18\x01\x20\x03(\x0b2\x1e.mesh.registry.v1.RaftVoterSetR\x04sets\x121\n\x05nod\
+    es\x18\x02\x20\x03(\x0b2\x1b.mesh.registry.v1.RaftVoterR\x05nodes\"\x20\n\x0cRaftVoterSet\x12\x10\n\x03\
+    ids\x18\x01\x20\x03(\x04R\x03ids\"\xd4\x01\n\tRaftEntry\x12+\n\x02id\x18\x01\x20\x01(\x0b2\x1b.mesh.\
+    registry.v1.RaftLogIdR\x02id\x12/\n\x05blank\x18\x02\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x05\
+    blank\x12\x1a\n\x07command\x18\x03\x20\x01(\x0cH\x00R\x07command\x12B\n\nmembership\x18\x04\x20\x01(\
+    \x0b2\x20.mesh.registry.v1.RaftMembershipH\x00R\nmembershipB\t\n\x07payload\"\x99\x02\n\nRaftAppend\x12\
+    .\n\x04head\x18\x01\x20\x01(\x0b2\x1a.mesh.registry.v1.RaftHeadR\x04head\x124\n\x06ballot\x18\x02\x20\
+    \x01(\x0b2\x1c.mesh.registry.v1.RaftBallotR\x06ballot\x123\n\x06before\x18\x03\x20\x01(\x0b2\x1b.mes\
+    h.registry.v1.RaftLogIdR\x06before\x125\n\x07entries\x18\x04\x20\x03(\x0b2\x1b.mesh.registry.v1.Raft\
+    EntryR\x07entries\x129\n\tcommitted\x18\x05\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\tcommitted\
+    \"\xf4\x01\n\x0fRaftAppendReply\x12-\n\x04done\x18\x01\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00\
+    R\x04done\x129\n\x07partial\x18\x02\x20\x01(\x0b2\x1d.mesh.registry.v1.RaftPartialH\x00R\x07partial\x12\
+    5\n\x08conflict\x18\x03\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x08conflict\x126\n\x06higher\x18\
+    \x04\x20\x01(\x0b2\x1c.mesh.registry.v1.RaftBallotH\x00R\x06higherB\x08\n\x06result\"D\n\x0bRaftPart\
+    ial\x125\n\x07through\x18\x01\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x07through\"\xd6\x01\n\x0f\
+    RaftVoteRequest\x12.\n\x04head\x18\x01\x20\x01(\x0b2\x1a.mesh.registry.v1.RaftHeadR\x04head\x124\n\x06\
+    ballot\x18\x02\x20\x01(\x0b2\x1c.mesh.registry.v1.RaftBallotR\x06ballot\x12/\n\x04last\x18\x03\x20\x01\
+    (\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x04last\x12\x10\n\x03pre\x18\x04\x20\x01(\x08R\x03pre\x12\x1a\
+    \n\x08transfer\x18\x05\x20\x01(\x08R\x08transfer\"\x90\x01\n\rRaftVoteReply\x124\n\x06ballot\x18\x01\
+    \x20\x01(\x0b2\x1c.mesh.registry.v1.RaftBallotR\x06ballot\x12\x18\n\x07granted\x18\x02\x20\x01(\x08R\
+    \x07granted\x12/\n\x04last\x18\x03\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x04last\"\xf1\x01\n\
+    \x10RaftSnapshotMeta\x12/\n\x04last\x18\x01\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x04last\x12\
+    @\n\rmembership_at\x18\x02\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x0cmembershipAt\x12@\n\nmem\
+    bership\x18\x03\x20\x01(\x0b2\x20.mesh.registry.v1.RaftMembershipR\nmembership\x12\x14\n\x05bytes\x18\
+    \x04\x20\x01(\x04R\x05bytes\x12\x12\n\x04xxh3\x18\x05\x20\x01(\x04R\x04xxh3\"\xdd\x01\n\x11RaftSnaps\
+    hotPiece\x12.\n\x04head\x18\x01\x20\x01(\x0b2\x1a.mesh.registry.v1.RaftHeadR\x04head\x124\n\x06ballo\
+    t\x18\x02\x20\x01(\x0b2\x1c.mesh.registry.v1.RaftBallotR\x06ballot\x126\n\x04meta\x18\x03\x20\x01(\x0b\
+    2\".mesh.registry.v1.RaftSnapshotMetaR\x04meta\x12\x16\n\x06offset\x18\x04\x20\x01(\x04R\x06offset\x12\
+    \x12\n\x04data\x18\x05\x20\x01(\x0cR\x04data\"\x7f\n\x11RaftSnapshotReply\x12\x16\n\x06offset\x18\x01\
+    \x20\x01(\x04R\x06offset\x12\x1c\n\tinstalled\x18\x02\x20\x01(\x08R\tinstalled\x124\n\x06ballot\x18\x03\
+    \x20\x01(\x0b2\x1c.mesh.registry.v1.RaftBallotR\x06ballot\"\xc3\x01\n\x0cRaftTransfer\x12.\n\x04head\
+    \x18\x01\x20\x01(\x0b2\x1a.mesh.registry.v1.RaftHeadR\x04head\x124\n\x06ballot\x18\x02\x20\x01(\x0b2\
+    \x1c.mesh.registry.v1.RaftBallotR\x06ballot\x12\x1c\n\tsuccessor\x18\x03\x20\x01(\x04R\tsuccessor\x12\
+    /\n\x04last\x18\x04\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x04last\"\xbb\x01\n\x11RaftTransfe\
+    rReply\x12-\n\x04done\x18\x01\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x04done\x124\n\x05other\
+    \x18\x02\x20\x01(\x0b2\x1c.mesh.registry.v1.RaftBallotH\x00R\x05other\x127\n\x06behind\x18\x03\x20\x01\
+    (\x0b2\x1d.mesh.registry.v1.RaftPartialH\x00R\x06behindB\x08\n\x06result\"?\n\rRaftReadIndex\x12.\n\x04\
+    head\x18\x01\x20\x01(\x0b2\x1a.mesh.registry.v1.RaftHeadR\x04head\"G\n\x12RaftReadIndexReply\x121\n\x05\
+    index\x18\x01\x20\x01(\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x05index\"!\n\tRaftHello\x12\x14\n\x05gr\
+    oup\x18\x01\x20\x01(\x0cR\x05group\"T\n\x0eRaftHelloReply\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05\
+    group\x12\x0e\n\x02id\x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirect\
+    ory\"O\n\tRaftAdopt\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\x02\x20\x01\
+    (\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"\x10\n\x0eRaftAdoptReply\"f\n\x0c\
+    RaftIdentity\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x1c\n\tdirectory\x18\x02\x20\x01(\x04\
+    R\tdirectory\x12\x14\n\x05group\x18\x03\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\x04\x20\x01(\x04R\
+    \x02id2\xfb\x04\n\x04Raft\x12I\n\x06Append\x12\x1c.mesh.registry.v1.RaftAppend\x1a!.mesh.registry.v1\
+    .RaftAppendReply\x12Q\n\nAppendMany\x12\x1c.mesh.registry.v1.RaftAppend\x1a!.mesh.registry.v1.RaftAp\
+    pendReply(\x010\x01\x12J\n\x04Vote\x12!.mesh.registry.v1.RaftVoteRequest\x1a\x1f.mesh.registry.v1.Ra\
+    ftVoteReply\x12T\n\x08Snapshot\x12#.mesh.registry.v1.RaftSnapshotPiece\x1a#.mesh.registry.v1.RaftSna\
+    pshotReply\x12O\n\x08Transfer\x12\x1e.mesh.registry.v1.RaftTransfer\x1a#.mesh.registry.v1.RaftTransf\
+    erReply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndex\
+    Reply\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12\
+    F\n\x05Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\
+    \x85\x1d\n\x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03\
+    key\x18\x01\x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x12\
+    0\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\
+    \x02\x20\x01(\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\
+    \x12\x14\n\x05after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\
+    \x14\n\x05stale\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b\
+    2\x18.mesh.registry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08\
+    revision\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b\
+    2\x15.mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b\
+    2\x1c.mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.\
+    registry.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\
+    \x18\x01\x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12\
+    ,\n\x12buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01\
+    (\x08R\x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e\
+    .mesh.registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08\
+    bookmark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\thear\
+    tbeat\x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatc\
+    hChanges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b\
+    2\x18.mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08Wa\
+    tchGap\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"\
+    $\n\x0bOpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\
+    \n\x07session\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01\
+    (\x0b2\x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
+    (\x04R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\
+    \n\x0cCompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01\
+    (\x0cH\x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestor\
+    eReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01\
+    (\x04R\ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\
+    \x01(\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\
+    \x03\x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_onl\
+    y\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08\
+    sessions\x18\x07\x20\x01(\x04R\x08sessions\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\
+    \x01(\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.\
+    UnavailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFail\
+    ure.TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_on\
+    ly\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\
+    \n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.m\
+    esh.registry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00\
+    R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiv\
+    eH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0f\
+    applied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06l\
+    eader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_un\
+    known\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\t\
+    R\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_\
+    ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06\
+    max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\
+    \x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\
+    \x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\
+    \x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\n\x05Store\x12\
+    ?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d\
+    .mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.regist\
+    ry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v\
+    1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.Open\
+    Request\x1a\x1e.mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequ\
+    est\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\
+    \x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.m\
+    esh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.\
+    registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.regis\
+    try.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.regist\
+    ry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registr\
+    y.v1.StatusReplyb\x06proto3";

@@ -1,0 +1,148 @@
+//! Settings of the `[registry]` section.
+
+use std::time::Duration;
+
+use mesh_core::{SettingError, Settings};
+
+/// Settings of the registry's store.
+///
+/// ```
+/// use mesh_core::Settings;
+/// use mesh_registry::RegistryConfig;
+/// let config = RegistryConfig { voters: 2, ..RegistryConfig::default() };
+/// let problems = config.validate().unwrap_err();
+/// assert_eq!(problems[0].to_string(), "registry.voters (2) must be 1, 3 or 5");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default)
+)]
+pub struct RegistryConfig {
+    /// Nodes that vote, once there are so many with the role `control`; 1, 3 or 5. Default: 3.
+    pub voters: u32,
+    /// Time between two signs of life of the store's leader. Default: 60ms.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub heartbeat_interval: Duration,
+    /// Silence of the leader after which others may elect another, at the least; at the most it is
+    /// twice that, and a new leader is there after two to four times that. Default: 200ms.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub election_timeout: Duration,
+    /// Longest wait for a request to be answered. Default: 5s.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub request_timeout: Duration,
+    /// Requests at work at once; more are refused. Default: 4096.
+    pub requests_in_flight_max: usize,
+    /// Log entries after which a snapshot is taken. Default: 10000.
+    pub snapshot_entries: u64,
+    /// Bytes of log after which a snapshot is taken. Default: 64 MiB.
+    pub snapshot_bytes: u64,
+    /// How long the history of changes is kept for watches that resume; the newest 10,000 revisions and
+    /// 32 MiB at the most. Default: 1h.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub history_retention: Duration,
+    /// How long audit records are kept. Default: 30d.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub audit_retention: Duration,
+    /// How much the clocks of two nodes may differ in rate, in parts per million; sessions live so much
+    /// longer in the store than for their owner. Default: 1000.
+    pub drift_ppm: u32,
+    /// How long a voter has to be gone before another node takes its place. Default: 30s.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub voter_dead_after: Duration,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            voters: 3,
+            heartbeat_interval: Duration::from_millis(60),
+            election_timeout: Duration::from_millis(200),
+            request_timeout: Duration::from_secs(5),
+            requests_in_flight_max: 4096,
+            snapshot_entries: 10_000,
+            snapshot_bytes: 64 << 20,
+            history_retention: Duration::from_secs(3600),
+            audit_retention: Duration::from_secs(30 * 86_400),
+            drift_ppm: 1000,
+            voter_dead_after: Duration::from_secs(30),
+        }
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Settings for RegistryConfig {
+    fn problems(&self) -> Vec<SettingError> {
+        let mut problems = Vec::new();
+        let mut report = |setting: &str, value: String, rule: String| {
+            problems.push(SettingError::new(format!("registry.{setting}"), value, rule));
+        };
+        if ![1, 3, 5].contains(&self.voters) {
+            report("voters", self.voters.to_string(), "must be 1, 3 or 5".to_owned());
+        }
+        let times = [
+            ("heartbeat_interval", self.heartbeat_interval, 10 * MILLISECOND, 10 * SECOND),
+            ("election_timeout", self.election_timeout, 50 * MILLISECOND, 60 * SECOND),
+            ("request_timeout", self.request_timeout, 10 * MILLISECOND, 300 * SECOND),
+            ("history_retention", self.history_retention, SECOND, 365 * DAY),
+            ("audit_retention", self.audit_retention, SECOND, 3650 * DAY),
+            ("voter_dead_after", self.voter_dead_after, SECOND, 30 * DAY),
+        ];
+        for (setting, value, least, most) in times {
+            if !(least..=most).contains(&value) {
+                report(setting, format!("{value:?}"), format!("must be between {least:?} and {most:?}"));
+            }
+        }
+        if self.election_timeout < 3 * self.heartbeat_interval {
+            report(
+                "election_timeout",
+                format!("{:?}", self.election_timeout),
+                format!(
+                    "must be at least three times registry.heartbeat_interval ({:?})",
+                    self.heartbeat_interval
+                ),
+            );
+        }
+        let numbers = [
+            ("requests_in_flight_max", self.requests_in_flight_max as u64, 1, 1 << 20),
+            ("snapshot_entries", self.snapshot_entries, 100, 10_000_000),
+            ("snapshot_bytes", self.snapshot_bytes, 1 << 20, 16 << 30),
+            ("drift_ppm", u64::from(self.drift_ppm), 0, 100_000),
+        ];
+        for (setting, value, least, most) in numbers {
+            if !(least..=most).contains(&value) {
+                report(setting, value.to_string(), format!("must be between {least} and {most}"));
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_each_broken_rule_is_named() {
+        assert_eq!(RegistryConfig::default().problems(), []);
+        let config = RegistryConfig {
+            voters: 4,
+            heartbeat_interval: 100 * MILLISECOND,
+            snapshot_entries: 1,
+            ..RegistryConfig::default()
+        };
+        let problems: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            [
+                "registry.voters (4) must be 1, 3 or 5",
+                "registry.election_timeout (200ms) must be at least three times registry.heartbeat_interval (100ms)",
+                "registry.snapshot_entries (1) must be between 100 and 10000000",
+            ]
+        );
+    }
+}
