@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::time::Duration;
+
 use mesh::{Node, NodeError};
 use mesh_core::MemberState;
 use mesh_transport::{
-    ca::{DevCa, LEAF_LIFETIME},
+    ca::{DevCa, LEAF_LIFETIME, LeafRequest},
     tls::server_name,
 };
 use support::{config, id, sees, soon, start};
@@ -72,6 +74,28 @@ async fn a_certificate_for_another_node_does_not_start() {
     leaf.save(&folder.path().join("a/identity")).expect("save it");
     let error = Node::builder().config(config(folder.path(), "a", &[])).start().await.expect_err("not a's");
     assert!(matches!(error, NodeError::IdentityMismatch { setting: "id", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_does_not_start_and_the_file_is_named() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let ca = DevCa::new("example.org").expect("an authority");
+    let uris = vec!["spiffe://example.org/mesh/test/worker/a".to_owned()];
+    let ended = ca.issue_request(&LeafRequest { uris, starts_in_s: -7200, ends_in_s: -3600 });
+    let identity = folder.path().join("a/identity");
+    ended.expect("a certificate").save(&identity).expect("save it");
+    let error = Node::builder().config(config(folder.path(), "a", &[])).start().await.expect_err("too late");
+    assert!(matches!(error, NodeError::Expired { .. }), "{error}");
+    let text = error.to_string();
+    let file = identity.join("node.pem").display().to_string();
+    for part in ["spiffe://example.org/mesh/test/worker/a ended 1h", &file, "issue a new one"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    // One that ends soon does.
+    let short = ca.issue("test", "worker", "a", Duration::from_secs(30)).expect("a certificate");
+    short.save(&identity).expect("save it");
+    drop(Node::builder().config(config(folder.path(), "a", &[])).start().await.expect("the node starts"));
 }
 
 #[tokio::test]
