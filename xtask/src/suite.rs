@@ -8,7 +8,8 @@ use crate::repo::{Repo, installed, run};
 
 /// Debian packages that some tests need, with a program of each. Such a test
 /// reports itself as skipped; this list tells people how to get it to run.
-const PACKAGES: &[(&str, &str)] = &[("nftables", "nft"), ("iproute2", "ip")];
+const PACKAGES: &[(&str, &str)] =
+    &[("nftables", "nft"), ("iproute2", "ip"), ("etcd-server", "etcd"), ("postgresql", "pg_ctlcluster")];
 
 pub(crate) fn run_suite(repo: &Repo, filter: Option<&str>) -> Result<()> {
     for name in missing(PACKAGES, installed) {

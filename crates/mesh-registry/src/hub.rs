@@ -87,7 +87,7 @@ impl Hub {
     /// Adds a watcher that has seen everything up to `seen`. `first` is delivered before anything else.
     ///
     /// The caller holds the lock under which changes are published, so that nothing falls between.
-    fn watch(
+    pub(crate) fn watch(
         self: &Arc<Self>,
         prefix: Prefix,
         options: WatchOptions,

@@ -137,6 +137,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// As it is kept for retries: the record of a conflict may be large, and be another by then.
+    pub(crate) fn without_record(self) -> Self {
+        match self {
+            Self::Conflict { index, revision, .. } => Self::Conflict { index, found: None, revision },
+            other => other,
+        }
+    }
+
     /// The error for the caller who sent `compares`.
     pub fn into_error(self, compares: &[Compare]) -> TxnError {
         match self {

@@ -7,6 +7,8 @@
 //! command says which renewal it had seen last.
 
 mod command;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod excerpt;
 mod history;
 mod records;
 mod sessions;
@@ -21,6 +23,8 @@ use mesh_core::{
 };
 
 pub use command::{Command, Expiry, Refusal, Reply, TxnCommand};
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+pub(crate) use excerpt::SessionExcerpt;
 pub use history::{HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX, Revised};
 pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 

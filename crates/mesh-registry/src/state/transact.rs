@@ -25,7 +25,7 @@ impl State {
         // A refusal is final as well. Otherwise a first try that was delayed on its way could still take
         // effect after its retry was told that it did not.
         if let Some(session) = self.sessions.get_mut(&key.session) {
-            session.remember(key.sequence, outcome.clone().map_err(slim));
+            session.remember(key.sequence, outcome.clone().map_err(Refusal::without_record));
         }
         outcome
     }
@@ -124,14 +124,6 @@ impl State {
             }
             other => other,
         }
-    }
-}
-
-/// Without the record, which may be large.
-fn slim(refusal: Refusal) -> Refusal {
-    match refusal {
-        Refusal::Conflict { index, revision, .. } => Refusal::Conflict { index, found: None, revision },
-        other => other,
     }
 }
 
