@@ -152,7 +152,7 @@ async fn a_revoked_caller_is_cut_and_one_that_idles_is_told_to_go() {
 }
 
 #[tokio::test]
-async fn a_caller_that_takes_no_bytes_is_cut_and_one_that_is_slow_is_not() {
+async fn a_caller_that_takes_no_bytes_loses_its_stream_and_keeps_its_connection() {
     let edge = edge(|config| {
         config.http3 = true;
         config.write_timeout = Duration::from_millis(300);
