@@ -118,6 +118,10 @@ impl Table {
         self.records.get(node_id)
     }
 
+    pub(crate) fn get_by_name(&self, name: &str) -> Option<&Record> {
+        self.records.get(name)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

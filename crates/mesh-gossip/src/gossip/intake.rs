@@ -1,7 +1,7 @@
 //! Packets in: by sender and rate, then to the part that each piece is for.
 
 use bytes::Bytes;
-use mesh_core::{InstanceId, Instant, NodeId};
+use mesh_core::{InstanceId, Instant, MemberState, NodeId};
 
 use super::{Gossip, members::Source};
 use crate::wire::{self, InputError, Packet, Word};
@@ -99,6 +99,11 @@ impl Gossip {
 
     /// A pushed update. One about its own sender is a member's word about itself.
     fn take_update(&mut self, now: Instant, from: &NodeId, update: wire::Update) {
+        if let Some(node_id) = self.repeats(from, &update) {
+            self.counters.duplicates += 1;
+            self.outbox.heard(from, &node_id);
+            return;
+        }
         let Some(word) = Word::parse(update, self.metadata_bytes_max()) else {
             self.counters.refused_malformed += 1;
             return;
@@ -106,6 +111,22 @@ impl Gossip {
         let own = word.node_id == *from;
         let source = if own { Source::Own } else { Source::Push };
         self.take_word(now, from, word, source);
+    }
+
+    /// The member that an update tells nothing new about: most of a flood, so it is looked at first.
+    fn repeats(&self, from: &NodeId, update: &wire::Update) -> Option<NodeId> {
+        let record = self.table.get_by_name(&update.node_id)?;
+        let member = &record.member;
+        let same = member.instance.0 == update.instance
+            && member.incarnation.0 == update.incarnation
+            && wire::state_to_wire(member.state) == update.state
+            && update.metadata_version <= member.metadata_version;
+        let says_more = member.state == MemberState::Suspect
+            || update.challenged && !self.claims.is_open(&member.node_id)
+            || !update.challenged && self.claims.is_open(&member.node_id)
+            || !update.unknown.is_empty();
+        let about_ends = member.node_id == *from || member.node_id == *self.local.node_id();
+        (same && !says_more && !about_ends).then(|| member.node_id.clone())
     }
 
     /// The limit in force: less for each in a large cluster.

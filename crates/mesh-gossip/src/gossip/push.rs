@@ -16,7 +16,7 @@ use super::Gossip;
 use crate::{
     event::Event,
     planted::PlantedBug,
-    wire::{self, CommandError, MetadataDelta, Packet, Update},
+    wire::{self, CommandError, MetadataDelta, Packet},
 };
 
 /// Updates in one packet. Larger floods are split.
@@ -29,15 +29,36 @@ const BROADCAST_BYTES_PER_FLUSH: usize = 32 * 1024;
 const BROADCAST_BYTES_PER_PACKET: usize = 64 * 1024;
 /// The longest wait for company, in flush intervals.
 const PACE_MAX: u32 = 6;
+/// How long after a flush its size tells how much is going on.
+const PACE_LASTS: Duration = Duration::from_millis(500);
+/// How many times that again a starved node waits.
+const STRETCH_MAX: u32 = 3;
 /// Push links that must be up, as a share, before the others are spared.
 const PUSH_LINKS_UP_MIN: f64 = 0.5;
 
 /// One member whose newest word waits to be pushed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 struct Item {
     full: bool,
     /// When the change was made, on our clock.
     born: Instant,
+    /// Who told us this word, and need not hear it from us.
+    heard_from: Vec<NodeId>,
+}
+
+/// An item as it goes on the wire.
+struct Encoded {
+    subject: NodeId,
+    heard_from: Vec<NodeId>,
+    /// A member need not hear what it said itself, but a claim against it is for its own ears.
+    for_itself: bool,
+    bytes: Vec<u8>,
+}
+
+impl Encoded {
+    fn is_for(&self, peer: &NodeId) -> bool {
+        (self.for_itself || *peer != self.subject) && !self.heard_from.contains(peer)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -73,17 +94,19 @@ impl Seen {
     }
 }
 
-/// What waits to be pushed, and to whom.
+/// What waits to be pushed.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    updates: BTreeMap<NodeId, BTreeMap<NodeId, Item>>,
+    /// By the member that they are about. Whom they go to is seen as they go.
+    updates: BTreeMap<NodeId, Item>,
     deltas: BTreeMap<NodeId, VecDeque<MetadataDelta>>,
     broadcasts: VecDeque<WaitingBroadcast>,
     wants: BTreeMap<NodeId, BTreeSet<NodeId>>,
     seen: BTreeMap<(NodeId, InstanceId), Seen>,
     due: Option<Instant>,
-    /// How many times the flush interval changes wait: more after large flushes.
+    /// How many times the flush interval changes wait: more soon after a large flush.
     pace: u32,
+    paced_at: Instant,
 }
 
 impl Outbox {
@@ -92,7 +115,7 @@ impl Outbox {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.updates.values().map(BTreeMap::len).sum::<usize>()
+        self.updates.len()
             + self.deltas.values().map(VecDeque::len).sum::<usize>()
             + self.wants.values().map(BTreeSet::len).sum::<usize>()
             + self.broadcasts.len()
@@ -103,15 +126,16 @@ impl Outbox {
     }
 
     pub(super) fn link_down(&mut self, peer: &NodeId) {
-        self.updates.remove(peer);
         self.deltas.remove(peer);
         self.wants.remove(peer);
     }
 
     /// `peer` has just told us the same about `node_id`: it need not hear it from us.
     pub(super) fn heard(&mut self, peer: &NodeId, node_id: &NodeId) {
-        if let Some(items) = self.updates.get_mut(peer) {
-            items.remove(node_id);
+        if let Some(item) = self.updates.get_mut(node_id)
+            && !item.heard_from.contains(peer)
+        {
+            item.heard_from.push(peer.clone());
         }
     }
 
@@ -123,7 +147,8 @@ impl Outbox {
 
     /// Wakes after the flush interval, stretched while much is going on.
     fn wake_after(&mut self, now: Instant, interval: Duration) {
-        self.wake(now + interval * self.pace.max(1));
+        let pace = if now.since(self.paced_at) < PACE_LASTS { self.pace.max(1) } else { 1 };
+        self.wake(now + interval * pace);
     }
 
     fn wake(&mut self, at: Instant) {
@@ -158,18 +183,15 @@ impl Gossip {
         if except.is_some() {
             self.counters.propagation.observe(age);
         }
-        let born = now - age;
-        // A member need not hear what it said itself, but a claim against it is for its own ears.
-        let spare_it = !self.claims.is_open(node_id);
-        for peer in self.push_peers(now) {
-            if Some(&peer) == except || (spare_it && peer == *node_id) {
-                continue;
-            }
-            let items = self.outbox.updates.entry(peer).or_default();
-            let item = items.entry(node_id.clone()).or_insert(Item { full, born });
-            item.full |= full;
-        }
-        self.outbox.wake_after(now, self.config.push_flush);
+        let heard_from = except.into_iter().cloned().collect();
+        let full = full || self.outbox.updates.get(node_id).is_some_and(|item| item.full);
+        self.outbox.updates.insert(node_id.clone(), Item { full, born: now - age, heard_from });
+        self.outbox.wake_after(now, self.push_interval());
+    }
+
+    /// How long a change waits for others. Who is starved sends fewer and larger packets.
+    fn push_interval(&self) -> Duration {
+        self.config.push_flush * (1 + self.prober.lateness().min(STRETCH_MAX))
     }
 
     pub(super) fn push_delta(&mut self, now: Instant, delta: MetadataDelta, except: Option<&NodeId>) {
@@ -184,7 +206,7 @@ impl Gossip {
             }
             deltas.push_back(delta.clone());
         }
-        self.outbox.wake_after(now, self.config.push_flush);
+        self.outbox.wake_after(now, self.push_interval());
     }
 
     /// Asks `from` for the whole record of a member with the next flush.
@@ -216,7 +238,7 @@ impl Gossip {
             payload,
         };
         self.outbox.broadcasts.push_back(WaitingBroadcast { message: message.into(), except: None });
-        self.outbox.wake_after(now, self.config.push_flush);
+        self.outbox.wake_after(now, self.push_interval());
         Ok(())
     }
 
@@ -241,7 +263,7 @@ impl Gossip {
         // A full queue stops the relay here; the other paths of the flood go on.
         if self.outbox.broadcasts.len() < self.config.broadcast_queue_max {
             self.outbox.broadcasts.push_back(WaitingBroadcast { message, except: Some(from.clone()) });
-            self.outbox.wake_after(now, self.config.push_flush);
+            self.outbox.wake_after(now, self.push_interval());
         }
         if self.outbox.seen.len() > self.config.members_max * 2 {
             let table = &self.table;
@@ -280,39 +302,36 @@ impl Gossip {
     }
 
     fn flush_updates(&mut self, now: Instant) {
-        // Most peers are owed the same changes: encode once for all of them.
-        let mut last: Option<(BTreeMap<NodeId, Item>, Vec<Bytes>)> = None;
+        let items = std::mem::take(&mut self.outbox.updates);
         // When a whole cluster starts or heals, fewer and larger packets are what keeps it quick.
-        let most = self.outbox.updates.values().map(BTreeMap::len).max().unwrap_or(0);
-        self.outbox.pace = u32::try_from(most / 2).unwrap_or(PACE_MAX).clamp(1, PACE_MAX);
-        for (peer, items) in std::mem::take(&mut self.outbox.updates) {
-            if items.is_empty() {
-                continue;
+        self.outbox.pace = u32::try_from(items.len() / 2).unwrap_or(PACE_MAX).clamp(1, PACE_MAX);
+        self.outbox.paced_at = now;
+        // Most peers are owed the same changes: each is encoded once for all of them.
+        let encoded: Vec<Encoded> =
+            items.into_iter().filter_map(|(node_id, item)| self.encode_item(now, node_id, item)).collect();
+        if encoded.is_empty() {
+            return;
+        }
+        let head = wire::encode(&self.addressed(Packet::default()));
+        for peer in self.push_peers(now) {
+            let mine: Vec<&[u8]> =
+                encoded.iter().filter(|item| item.is_for(&peer)).map(|item| &item.bytes[..]).collect();
+            for page in pages(mine, |bytes| bytes.len()) {
+                self.transmit_encoded(&peer, wire::with_updates(&head, &page));
             }
-            let payloads = match last {
-                Some((same, payloads)) if same == items => payloads,
-                _ => self.encode_updates(now, &items),
-            };
-            for payload in &payloads {
-                self.transmit_encoded(&peer, payload.clone());
-            }
-            last = Some((items, payloads));
         }
     }
 
-    fn encode_updates(&self, now: Instant, items: &BTreeMap<NodeId, Item>) -> Vec<Bytes> {
-        let updates: Vec<Update> = items
-            .iter()
-            .filter_map(|(node_id, item)| {
-                let mut update = self.update_about(node_id, item.full)?;
-                update.age_us = u64::try_from(now.since(item.born).as_micros()).unwrap_or(u64::MAX);
-                Some(update)
-            })
-            .collect();
-        pages(updates)
-            .into_iter()
-            .map(|updates| wire::encode(&self.addressed(Packet { updates, ..Packet::default() })))
-            .collect()
+    fn encode_item(&self, now: Instant, subject: NodeId, item: Item) -> Option<Encoded> {
+        let mut update = self.update_about(&subject, item.full)?;
+        update.age_us = u64::try_from(now.since(item.born).as_micros()).unwrap_or(u64::MAX);
+        let for_itself = update.challenged;
+        Some(Encoded {
+            subject,
+            heard_from: item.heard_from,
+            for_itself,
+            bytes: wire::encode_update(&update),
+        })
     }
 
     fn flush_broadcasts(&mut self, now: Instant) {
@@ -348,19 +367,19 @@ impl Gossip {
             }
         }
         if !self.outbox.broadcasts.is_empty() {
-            self.outbox.wake_after(now, self.config.push_flush);
+            self.outbox.wake_after(now, self.push_interval());
         }
     }
 }
 
 /// Splits updates so that each packet stays well below the payload limit.
-pub(super) fn pages(updates: Vec<Update>) -> Vec<Vec<Update>> {
+pub(super) fn pages<T>(updates: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     const PAGE_BYTES: usize = 64 * 1024;
     let mut pages = Vec::new();
     let mut page = Vec::new();
     let mut bytes = 0;
     for update in updates {
-        let size = prost::Message::encoded_len(&update) + 4;
+        let size = bytes_of(&update) + 4;
         if !page.is_empty() && (bytes + size > PAGE_BYTES || page.len() >= UPDATES_PER_PACKET) {
             pages.push(std::mem::take(&mut page));
             bytes = 0;
@@ -376,6 +395,8 @@ pub(super) fn pages(updates: Vec<Update>) -> Vec<Vec<Update>> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     #[test]
@@ -394,9 +415,9 @@ mod tests {
         let entry = wire::Entry { key: "k".into(), value: "v".repeat(30_000) };
         let descriptor = wire::plain::Descriptor { entries: vec![entry], ..Default::default() };
         let update = wire::plain::Update { descriptor: Some(descriptor.into()), ..Default::default() };
-        let split = pages(vec![update.into(); 7]);
+        let split = pages(vec![wire::Update::from(update); 7], Message::encoded_len);
         assert_eq!(split.iter().map(Vec::len).sum::<usize>(), 7);
         assert!(split.iter().all(|p| p.len() <= 2));
-        assert_eq!(pages(vec![Update::default(); 600]).len(), 3);
+        assert_eq!(pages(vec![wire::Update::default(); 600], Message::encoded_len).len(), 3);
     }
 }

@@ -126,7 +126,7 @@ impl Gossip {
 
     fn send_records(&mut self, to: &NodeId, updates: Vec<Update>, wants: Vec<String>, join: bool) {
         self.counters.sync_records_sent += updates.len() as u64;
-        let mut pages = push::pages(updates);
+        let mut pages = push::pages(updates, prost::Message::encoded_len);
         if pages.is_empty() {
             pages.push(Vec::new());
         }

@@ -27,6 +27,8 @@ pub(crate) type LoadSample = Kept<plain::LoadSample>;
 /// The versions of the gossip protocol that this crate speaks.
 pub const PROTOCOL: VersionRange = VersionRange::new(1, 1);
 
+/// The number of [`Packet`]'s field `updates`.
+const UPDATES_FIELD: u32 = 4;
 /// Updates, summaries, wants and deltas in one packet, each. Our own packets stay far below.
 const ITEMS_MAX: usize = 8192;
 /// Loads of others in one packet. Our own packets have a handful.
@@ -127,6 +129,22 @@ pub enum CommandError {
 /// Encodes a packet.
 pub(crate) fn encode(packet: &Packet) -> Bytes {
     Bytes::from(packet.encode_to_vec())
+}
+
+/// An update as a field of a packet: see [`with_updates`].
+pub(crate) fn encode_update(update: &Update) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(update.encoded_len() + 4);
+    prost::encoding::message::encode(UPDATES_FIELD, update, &mut bytes);
+    bytes
+}
+
+/// An encoded packet and updates for it. Protobuf lets repeated fields follow in any place.
+pub(crate) fn with_updates(packet: &[u8], updates: &[&[u8]]) -> Bytes {
+    let bytes = packet.len() + updates.iter().map(|u| u.len()).sum::<usize>();
+    let mut whole = Vec::with_capacity(bytes);
+    whole.extend_from_slice(packet);
+    updates.iter().for_each(|update| whole.extend_from_slice(update));
+    Bytes::from(whole)
 }
 
 /// Decodes and bounds a packet. What it says may still be nonsense.
@@ -248,6 +266,18 @@ mod tests {
         let payload = encode(&Packet { version: 9, ..Packet::default() });
         let error = decode(&peer(), &payload).expect_err("unknown version").to_string();
         assert!(error.contains("version 9") && error.contains("1..=1"), "{error}");
+    }
+
+    #[test]
+    fn updates_that_were_encoded_one_by_one_are_a_packet() {
+        let packet = Packet { version: 1, instance: 7, digest: 9, ..Packet::default() };
+        let update = |name: &str| Update::from(plain::Update { node_id: name.into(), ..Default::default() });
+        let updates = [update("a"), update("b")];
+        let encoded: Vec<Vec<u8>> = updates.iter().map(encode_update).collect();
+        let parts: Vec<&[u8]> = encoded.iter().map(|e| &e[..]).collect();
+        let whole = with_updates(&encode(&packet), &parts);
+        let expected = Packet { updates: updates.into(), ..packet };
+        assert_eq!(decode(&peer(), &whole).expect("valid"), expected);
     }
 
     #[test]
