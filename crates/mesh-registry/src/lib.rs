@@ -9,6 +9,8 @@ mod planted;
 #[cfg(feature = "tokio")]
 mod audit;
 mod config;
+#[cfg(feature = "rpc")]
+mod counters;
 mod deadlines;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -21,16 +23,28 @@ mod memory;
 mod servers;
 #[cfg(feature = "raft")]
 pub mod raft;
+#[cfg(feature = "rpc")]
+mod remote;
+#[cfg(feature = "rpc")]
+mod service;
 pub mod state;
+#[cfg(feature = "history")]
+pub mod testing;
 mod wire;
 
 #[cfg(feature = "tokio")]
 pub use audit::AUDIT_PREFIX;
 pub use config::RegistryConfig;
+#[cfg(feature = "rpc")]
+pub use counters::{RemoteCounters, ServiceCounters};
 pub use deadlines::Deadlines;
 pub use leader_hint::{LeaderHint, Leadership, LedBy};
 #[cfg(feature = "tokio")]
 pub use memory::MemoryStore;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
+#[cfg(feature = "rpc")]
+pub use remote::{RemoteConfig, RemoteStore, Voters};
+#[cfg(feature = "rpc")]
+pub use service::{AccessConfig, ServiceConfig, StoreService};
 pub use wire::{COMMAND_VERSION, WireError, decode_command, encode_command};

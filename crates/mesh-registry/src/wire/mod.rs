@@ -1,6 +1,8 @@
 //! The wire and the log as bytes, and the checks that everything passes before the state sees it.
 
 mod commands;
+#[cfg(feature = "rpc")]
+pub(crate) mod failures;
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
 mod generated;
 pub(crate) mod values;

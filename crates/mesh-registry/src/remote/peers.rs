@@ -1,0 +1,150 @@
+//! The voters as this client knows them: who they are, how to reach them, who leads, who is near.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mesh_core::NodeId;
+use mesh_transport::rpc::{Channel, Channels, Lane, Target};
+use tokio::sync::watch;
+
+/// Who votes, and where they are reached. Asked before each request.
+///
+/// A list that never changes is one, and so is the receiving end of a watch channel.
+pub trait Voters: Send + Sync + 'static {
+    /// The voters, in the order in which they are to be tried while nothing else is known.
+    fn voters(&self) -> Arc<[Target]>;
+}
+
+impl Voters for Arc<[Target]> {
+    fn voters(&self) -> Arc<[Target]> {
+        Arc::clone(self)
+    }
+}
+
+impl Voters for watch::Receiver<Arc<[Target]>> {
+    fn voters(&self) -> Arc<[Target]> {
+        Arc::clone(&self.borrow())
+    }
+}
+
+/// Whom to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// The leader alone can answer; others say who it is.
+    Leader,
+    /// Anybody can answer, the leader best.
+    LeaderFirst,
+    /// Anybody can answer, the nearest best.
+    Nearest,
+}
+
+pub(super) struct Peers {
+    channels: Channels,
+    voters: Arc<dyn Voters>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    leader: Option<NodeId>,
+    by_node: BTreeMap<NodeId, Peer>,
+    /// Stale reads so far.
+    reads: u64,
+}
+
+/// A voter that was called before.
+struct Peer {
+    target: Target,
+    /// Held, so that the connections last.
+    lanes: BTreeMap<Lane, Channel>,
+    /// Of its answers of late.
+    latency: Option<Duration>,
+}
+
+/// One in so many stale reads goes to another than the nearest voter, to learn whether it still is.
+const LOOK_AROUND_EVERY: u64 = 64;
+
+impl Peers {
+    pub(super) fn new(channels: Channels, voters: Arc<dyn Voters>) -> Self {
+        Self { channels, voters, known: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // What is guarded is changed in one step each time, so a panic elsewhere leaves it whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom to ask next: the best one that `passed` lets through.
+    pub(super) fn choose(
+        &self,
+        whom: Whom,
+        avoid: Option<&NodeId>,
+        passed: impl Fn(&NodeId) -> bool,
+    ) -> Option<Target> {
+        let voters = self.voters.voters();
+        let mut known = self.lock();
+        known.reads += u64::from(whom == Whom::Nearest);
+        let look_around = whom == Whom::Nearest && known.reads % LOOK_AROUND_EVERY == 0;
+        let candidates = voters.iter().filter(|target| passed(&target.node_id));
+        // The smallest comes first; voters of the same rank, in the order of the list.
+        let rank = |target: &&Target| {
+            let id = &target.node_id;
+            let avoided = avoid == Some(id);
+            let leads = whom != Whom::Nearest && known.leader.as_ref() == Some(id);
+            let latency = known.by_node.get(id).and_then(|peer| peer.latency).unwrap_or_default();
+            let latency = if look_around { Duration::MAX - latency } else { latency };
+            (avoided, !leads, if whom == Whom::Nearest { latency } else { Duration::ZERO })
+        };
+        let best = candidates.min_by_key(rank).cloned();
+        let gone = |id: &NodeId| !voters.iter().any(|target| target.node_id == *id);
+        if known.by_node.len() > voters.len() {
+            known.by_node.retain(|id, _| !gone(id));
+        }
+        best
+    }
+
+    /// A channel to a voter.
+    pub(super) fn channel(&self, target: &Target, lane: Lane) -> Channel {
+        let mut known = self.lock();
+        let peer = known.by_node.entry(target.node_id.clone()).or_insert_with(|| Peer {
+            target: target.clone(),
+            lanes: BTreeMap::new(),
+            latency: None,
+        });
+        if peer.target != *target {
+            peer.target = target.clone();
+            peer.lanes.clear();
+        }
+        let open = || self.channels.open(target.clone(), lane);
+        peer.lanes.entry(lane).or_insert_with(open).clone()
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.lock().leader.clone()
+    }
+
+    pub(super) fn set_leader(&self, leader: &NodeId) {
+        let mut known = self.lock();
+        if known.leader.as_ref() != Some(leader) {
+            tracing::debug!(node_id = %leader, "the store's leader");
+            known.leader = Some(leader.clone());
+        }
+    }
+
+    /// `node` does not lead, or can't be reached.
+    pub(super) fn not_leader(&self, node: &NodeId) {
+        let mut known = self.lock();
+        if known.leader.as_ref() == Some(node) {
+            known.leader = None;
+        }
+    }
+
+    pub(super) fn answered(&self, node: &NodeId, after: Duration) {
+        if let Some(peer) = self.lock().by_node.get_mut(node) {
+            peer.latency = Some(peer.latency.map_or(after, |before| (before * 7 + after) / 8));
+        }
+    }
+}
