@@ -29,11 +29,17 @@ pub enum PlantedBug {
     RepeatBroadcasts,
     /// Nobody is probed before somebody suspects it.
     SkipProbes,
+    /// Who hears nobody any more takes itself to be well.
+    HideIsolation,
+    /// Neither of two processes with one id gives way.
+    NeverStepAside,
+    /// What a newer version says of itself is not passed on.
+    DropUnknownFields,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::AcceptOldIncarnation,
         Self::NeverRefute,
         Self::NeverSupersede,
@@ -44,6 +50,9 @@ impl PlantedBug {
         Self::SuspectForEver,
         Self::RepeatBroadcasts,
         Self::SkipProbes,
+        Self::HideIsolation,
+        Self::NeverStepAside,
+        Self::DropUnknownFields,
     ];
 }
 

@@ -16,6 +16,9 @@ const OWN_STEP_MAX: u64 = 1 << 20;
 /// A dead run can't answer back. One that does so this often, within
 /// [`CONFLICT_WINDOW`], is alive: another process has our id.
 const CONFLICT_ANSWERS: u32 = 3;
+/// Who yields answers a little longer than it takes to be sure, so that the other is sure, too, and
+/// reports the conflict before it is alone again.
+const YIELD_ANSWERS: u32 = CONFLICT_ANSWERS + 2;
 const CONFLICT_WINDOW: Duration = Duration::from_secs(30);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -133,6 +136,7 @@ impl Gossip {
                 Some(Rival { instance, answers: 0, since: now, reported: false, not_before_s: None });
         }
         let ours = (self.identity_not_before(), self.local.instance().0);
+        let stubborn = self.has_bug(PlantedBug::NeverStepAside);
         let Some(rival) = &mut self.local.rival else { return false };
         rival.answers += 1;
         if let Some(descriptor) = &word.descriptor {
@@ -142,12 +146,17 @@ impl Gossip {
             return false;
         }
         // The older certificate yields; between equal ones, the lower instance.
-        let we_yield = rival.not_before_s.is_some_and(|theirs| ours < (theirs, word.instance.0));
+        let sure = rival.answers >= YIELD_ANSWERS;
+        let we_yield =
+            sure && !stubborn && rival.not_before_s.is_some_and(|theirs| ours < (theirs, word.instance.0));
         let report = !std::mem::replace(&mut rival.reported, true);
         if report || we_yield {
             self.emit(Event::Conflict { other: word.instance, we_step_aside: we_yield });
         }
         if we_yield {
+            // One more answer, so that the other process learns that it has a rival, before it is alone.
+            self.raise_incarnation(now, word.incarnation, true);
+            self.flush_now(now);
             self.local.phase = Phase::SteppedAside;
             self.close_all_links();
         }

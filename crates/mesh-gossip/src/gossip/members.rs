@@ -150,7 +150,10 @@ impl Gossip {
                 }
                 std::cmp::Ordering::Equal => {
                     self.counters.duplicates += 1;
-                    self.outbox.heard(from, &word.node_id);
+                    // Who passes on the word without the claim has yet to hear of the claim.
+                    if word.challenged || !self.claims.is_open(&word.node_id) {
+                        self.outbox.heard(from, &word.node_id);
+                    }
                     if word.challenged {
                         self.challenge(now, &word, Some(from));
                     }
@@ -514,7 +517,9 @@ impl Gossip {
                 .map(|(k, v)| Entry { key: k.clone(), value: v.clone() })
                 .collect(),
         });
-        let descriptor = descriptor.map(|d| Kept::with_unknown(d, &record.unknown));
+        let dropped = self.has_bug(PlantedBug::DropUnknownFields);
+        let unknown: &[u8] = if dropped { &[] } else { &record.unknown };
+        let descriptor = descriptor.map(|d| Kept::with_unknown(d, unknown));
         let suspicion = self.suspicions.get(node_id);
         let update = plain::Update {
             node_id: node_id.to_string(),

@@ -103,6 +103,11 @@ impl Prober {
         self.heard_at = now;
     }
 
+    /// When anybody was last heard.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
     pub(super) fn due(&self) -> Option<Instant> {
         let outstanding = self.outstanding.values().map(|o| o.deadline).min();
         let scheduled =

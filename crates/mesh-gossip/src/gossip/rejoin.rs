@@ -246,7 +246,14 @@ impl Gossip {
     fn watch_isolation(&mut self, now: Instant, started: Instant, others: usize) {
         let lost = self.table.counts().dead > 0;
         let searching = !self.rejoin.ready && now.since(started) >= ISOLATED_AFTER;
-        if others == 0 && (lost || searching) {
+        if self.has_bug(PlantedBug::HideIsolation) {
+            return;
+        }
+        // Giving up the members one by one takes as long as there are many; silence says the same sooner.
+        let patience = self.config.suspicion_max.max(self.config.probe_interval * 4);
+        let silence = now.since(self.prober.heard_at().max(started));
+        let deaf = others > 0 && silence > patience;
+        if deaf || others == 0 && (lost || searching) {
             self.rejoin.alone_since.get_or_insert(now);
             if !self.rejoin.isolated {
                 self.rejoin.isolated = true;
