@@ -6,10 +6,9 @@ use mesh_core::{
     store::{Key, Txn},
 };
 
+pub(crate) use crate::state::AUDIT_PREFIX;
 use crate::state::TxnCommand;
 
-/// Under which audit records are found: `~audit/<milliseconds, 13 digits>-<nonce>`.
-pub const AUDIT_PREFIX: &str = "~audit/";
 
 /// Keys named in one audit record; the count of all of them is there as well.
 const KEYS_NAMED_MAX: usize = 32;

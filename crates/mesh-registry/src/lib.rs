@@ -5,6 +5,8 @@
     allow(dead_code, unreachable_pub, reason = "the names remain at the places that ask for them")
 )]
 mod planted;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 #[cfg(feature = "tokio")]
 mod audit;
@@ -32,8 +34,6 @@ pub mod state;
 pub mod testing;
 mod wire;
 
-#[cfg(feature = "tokio")]
-pub use audit::AUDIT_PREFIX;
 pub use config::RegistryConfig;
 #[cfg(feature = "rpc")]
 pub use counters::{RemoteCounters, ServiceCounters};
@@ -47,4 +47,5 @@ pub use planted::PlantedBug;
 pub use remote::{RemoteConfig, RemoteStore, Voters};
 #[cfg(feature = "rpc")]
 pub use service::{AccessConfig, ServiceConfig, StoreService};
+pub use state::AUDIT_PREFIX;
 pub use wire::{COMMAND_VERSION, WireError, decode_command, encode_command};

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use mesh_core::{
-    Clock, Revision, SystemClock,
+    Clock, Revision, SystemClock, WallTime,
     store::{
         ByteStream, Fresh, Key, OpenSession, Page, Prefix, Record, Restored, Scan, Session, SessionError,
         SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore, WatchFrom,
@@ -20,7 +20,7 @@ use crate::{
     audit,
     deadlines::Deadlines,
     hub::Hub,
-    state::{Command, Refusal, Reply, SnapshotReader, SnapshotWriter, State},
+    state::{Command, Refusal, Reply, SnapshotReader, SnapshotWriter, State, TRIMMED_MAX},
 };
 
 /// Between two looks at the clock, for clocks that don't wake anybody.
@@ -249,6 +249,18 @@ impl VersionedStore for MemoryStore {
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
         self.apply(&Command::Compact(through));
         Ok(())
+    }
+
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        let mut trimmed = 0;
+        loop {
+            let reply = self.apply(&Command::TrimAudit(before));
+            let Reply::Trimmed(count) = reply else { return Err(unexpected(&reply)) };
+            trimmed += count as u64;
+            if count < TRIMMED_MAX {
+                return Ok(trimmed);
+            }
+        }
     }
 
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {

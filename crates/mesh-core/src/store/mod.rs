@@ -29,7 +29,7 @@ pub use session::{IdempotencyKey, OpenSession, Session, SessionId};
 pub use txn::{AuditNote, Compare, Grant, Operation, Txn, TxnOutcome};
 pub use watch::{Change, DeleteCause, Overflow, WatchEvent, WatchFrom, WatchOptions, WatchStream};
 
-use crate::{NodeId, Revision};
+use crate::{NodeId, Revision, WallTime};
 
 /// Largest value of one record, in bytes.
 pub const VALUE_BYTES_MAX: usize = 512 * 1024;
@@ -148,6 +148,21 @@ pub trait VersionedStore: Send + Sync + 'static {
 
     /// Forgets the history up to and including `through`; watches get a bookmark before it goes.
     async fn compact(&self, through: Revision) -> Result<(), StoreError>;
+
+    /// Deletes audit records from before a moment; returns how many. Those who watch see them go.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`], unless a provider says otherwise: one that keeps its audit records for
+    /// a set time by itself has no need of it.
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        let _ = before;
+        Err(StoreError::Unsupported {
+            provider: "this",
+            operation: "trim the audit records",
+            reason: "it sees to their retention itself, or keeps them for ever; see its documentation",
+        })
+    }
 
     /// The whole store at one revision, in pieces.
     async fn snapshot(&self) -> Result<ByteStream, StoreError>;

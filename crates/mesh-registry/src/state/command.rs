@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::{
-    FencingToken, NodeId, Revision,
+    FencingToken, NodeId, Revision, WallTime,
     store::{Compare, IdempotencyKey, Key, Record, Restored, Session, SessionId, Txn, TxnError, TxnOutcome},
 };
 
@@ -28,6 +28,8 @@ pub enum Command {
     Expire(Vec<Expiry>),
     /// Forgets the history up to and including this revision.
     Compact(Revision),
+    /// Deletes the oldest audit records from before this moment, as many as one command may.
+    TrimAudit(WallTime),
     /// Several commands, one after the other.
     Batch(Vec<Command>),
     /// A piece of a snapshot that is to replace everything. Pieces come in order; one of another `id`
@@ -92,6 +94,8 @@ pub enum Reply {
     Expired(Vec<SessionId>),
     /// The history is forgotten up to here.
     Compacted(Revision),
+    /// So many audit records went; as many as one command may, if there are more.
+    Trimmed(usize),
     /// One reply for each command.
     Batch(Vec<Reply>),
     /// How many bytes are staged, or why the piece was refused.

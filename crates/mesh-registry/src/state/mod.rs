@@ -6,6 +6,7 @@
 //! in it: who may say that a session has expired is decided outside, and the
 //! command says which renewal it had seen last.
 
+mod audit;
 mod command;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 mod excerpt;
@@ -22,6 +23,7 @@ use mesh_core::{
     store::{Key, Prefix, Record, Scan, Session, SessionId},
 };
 
+pub use audit::{AUDIT_PREFIX, TRIMMED_MAX};
 pub use command::{Command, Expiry, Refusal, Reply, TxnCommand};
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 pub(crate) use excerpt::SessionExcerpt;
@@ -92,6 +94,7 @@ impl State {
                 self.history.compact((*through).min(self.revision));
                 Reply::Compacted(self.history.compacted())
             }
+            Command::TrimAudit(before) => Reply::Trimmed(self.trim_audit(*before)),
             Command::Batch(commands) => {
                 Reply::Batch(commands.iter().map(|command| self.apply(command)).collect())
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_core::{
-    Revision,
+    Revision, WallTime,
     store::{SessionId, TXN_ITEMS_MAX},
 };
 use prost::Message;
@@ -57,6 +57,7 @@ fn to_wire(command: &Command) -> wire::Command {
                 .collect(),
         }),
         Command::Compact(through) => Kind::Compact(through.0),
+        Command::TrimAudit(before) => Kind::TrimAudit(before.0),
         Command::Batch(commands) => {
             Kind::Batch(wire::CommandList { commands: commands.iter().map(to_wire).collect() })
         }
@@ -92,6 +93,7 @@ fn from_wire(message: wire::Command, depth: usize) -> Result<Command, WireError>
             Command::Expire(expire.sessions.into_iter().map(expiry).collect())
         }
         Kind::Compact(through) => Command::Compact(Revision(through)),
+        Kind::TrimAudit(before) => Command::TrimAudit(WallTime(before)),
         Kind::Batch(list) => {
             bounded("commands", list.commands.len(), BATCH_MAX)?;
             if depth > 0 {
