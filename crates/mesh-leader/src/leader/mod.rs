@@ -52,6 +52,8 @@ use crate::{
 
 /// Rounds in which the parts of a core may wake each other before the next input. Two or three are the rule.
 const ROUNDS_MAX: usize = 64;
+/// Callers that wait for one drain to end.
+const DRAINERS_MAX: usize = 64;
 
 /// Sessions, elections and handovers of one node.
 ///
@@ -188,6 +190,11 @@ impl LeaderCore {
         self.keeper.quiet_max()
     }
 
+    /// When the core last ran.
+    pub fn ran_at(&self) -> Instant {
+        self.ran_at
+    }
+
     /// How this node stands.
     pub fn status(&self, now: Instant) -> LeadershipStatus {
         LeadershipStatus {
@@ -314,8 +321,11 @@ impl LeaderCore {
         }
     }
 
-    fn drain(&mut self, now: Instant, op: OpId) {
+    fn drain(&mut self, now: Instant, op: OpId) -> Result<(), Refusal> {
         if let Some(ops) = &mut self.draining {
+            if ops.len() >= DRAINERS_MAX {
+                return Err(Refusal::Busy { limit: DRAINERS_MAX });
+            }
             ops.push(op);
         } else {
             self.draining = Some(vec![op]);
@@ -325,6 +335,7 @@ impl LeaderCore {
             self.registrar.touch(&scope);
             self.give_up(now, &scope, Reason::Draining);
         }
+        Ok(())
     }
 
     fn undrain(&mut self) {
@@ -377,10 +388,7 @@ impl LeaderCore {
             Command::Campaign { scope, options } => self.campaign(scope, options),
             Command::Withdraw { scope } => self.withdraw(now, &scope),
             Command::HandOver { op, scope, to, order } => self.order_handover(now, op, &scope, to, order),
-            Command::Drain { op } => {
-                self.drain(now, op);
-                Ok(())
-            }
+            Command::Drain { op } => self.drain(now, op),
             Command::Undrain => {
                 self.undrain();
                 Ok(())
