@@ -1,21 +1,26 @@
-//! At most one log line a second for each source.
+//! Log lines about others' mistakes: one for each source in a minute, and one a second in all.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Mutex, time::Duration};
 
 use mesh_core::{Clock, Instant, SystemClock};
 
+/// Between two lines about one source.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Between any two lines.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Sources remembered at once. Beyond that strangers share one line a second.
+/// Sources remembered at once. Beyond that strangers share what is left of a line a second.
 const SOURCES_MAX: usize = 1024;
 
 /// Decides whether an event of a source is logged, and counts those that were not.
-#[derive(Debug, Default)]
-pub(crate) struct Quiet(Mutex<State>);
+#[derive(Debug)]
+pub(crate) struct Quiet<S = IpAddr>(Mutex<State<S>>);
 
-#[derive(Debug, Default)]
-struct State {
-    sources: BTreeMap<IpAddr, Source>,
+#[derive(Debug)]
+struct State<S> {
+    sources: BTreeMap<S, Source>,
+    /// Events of sources beyond those that are remembered.
     others: Source,
+    logged: Option<Instant>,
     /// When old sources were last looked for: a flood must not cost a search for each event.
     swept: Option<Instant>,
 }
@@ -26,26 +31,38 @@ struct Source {
     suppressed: u64,
 }
 
-impl Quiet {
-    /// `Some` with the number of events that were held back since the last line, if one is due.
-    pub(crate) fn allow(&self, source: IpAddr) -> Option<u64> {
+fn within(pause: Duration, last: Option<Instant>, now: Instant) -> bool {
+    last.is_some_and(|at| now.since(at) < pause)
+}
+
+impl<S> Default for Quiet<S> {
+    fn default() -> Self {
+        let (sources, others) = Default::default();
+        Self(Mutex::new(State { sources, others, logged: None, swept: None }))
+    }
+}
+
+impl<S: Ord> Quiet<S> {
+    /// `Some` with the number of events that were held back since the source's last line, if one is due.
+    pub(crate) fn allow(&self, source: S) -> Option<u64> {
         self.allow_at(source, SystemClock.now())
     }
 
-    fn allow_at(&self, ip: IpAddr, now: Instant) -> Option<u64> {
+    fn allow_at(&self, key: S, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().expect("no panic while held");
-        let State { sources, others, swept } = &mut *state;
-        let due = swept.is_none_or(|at| now.since(at) >= INTERVAL);
-        if due && sources.len() >= SOURCES_MAX {
+        let State { sources, others, logged, swept } = &mut *state;
+        if sources.len() >= SOURCES_MAX && !within(INTERVAL, *swept, now) {
             *swept = Some(now);
-            sources.retain(|_, source| source.logged.is_some_and(|at| now.since(at) < INTERVAL));
+            sources.retain(|_, source| within(PAUSE, source.logged, now));
         }
-        let room = sources.len() < SOURCES_MAX || sources.contains_key(&ip);
-        let source = if room { sources.entry(ip).or_default() } else { others };
-        if source.logged.is_some_and(|at| now.since(at) < INTERVAL) {
+        let room = sources.len() < SOURCES_MAX || sources.contains_key(&key);
+        let (source, pause) =
+            if room { (sources.entry(key).or_default(), PAUSE) } else { (others, INTERVAL) };
+        if within(pause, source.logged, now) || within(INTERVAL, *logged, now) {
             source.suppressed += 1;
             return None;
         }
+        *logged = Some(now);
         source.logged = Some(now);
         Some(std::mem::take(&mut source.suppressed))
     }
@@ -55,23 +72,36 @@ impl Quiet {
 mod tests {
     use super::*;
 
+    fn at(ms: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(ms)
+    }
+
     #[test]
-    fn a_flood_gives_one_line_a_second_for_each_source() {
+    fn a_source_has_a_line_at_once_and_then_one_in_a_minute() {
         let quiet = Quiet::default();
-        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let at = |ms: u64| Instant::ZERO + Duration::from_millis(ms);
-        assert_eq!(quiet.allow_at(a, at(0)), Some(0));
-        assert_eq!(quiet.allow_at(a, at(10)), None);
-        assert_eq!(quiet.allow_at(b, at(20)), Some(0));
-        assert_eq!(quiet.allow_at(a, at(999)), None);
-        assert_eq!(quiet.allow_at(a, at(1000)), Some(2));
+        assert_eq!(quiet.allow_at('a', at(0)), Some(0));
+        assert_eq!(quiet.allow_at('a', at(1000)), None);
+        assert_eq!(quiet.allow_at('a', at(59_999)), None);
+        assert_eq!(quiet.allow_at('a', at(60_000)), Some(2));
+    }
+
+    #[test]
+    fn all_sources_together_have_one_line_a_second_and_none_is_drowned() {
+        let quiet = Quiet::default();
+        assert_eq!(quiet.allow_at('a', at(0)), Some(0));
+        assert_eq!(quiet.allow_at('b', at(999)), None);
+        assert_eq!(quiet.allow_at('a', at(1000)), None);
+        assert_eq!(quiet.allow_at('b', at(1001)), Some(1));
     }
 
     #[test]
     fn many_sources_do_not_grow_the_table() {
         let quiet = Quiet::default();
-        let logged = (0..100_000u32)
-            .filter(|n| quiet.allow_at(IpAddr::from(n.to_be_bytes()), Instant::ZERO).is_some());
-        assert_eq!(logged.count(), SOURCES_MAX + 1);
+        for n in 0..100_000u64 {
+            quiet.allow_at(n, at(n));
+        }
+        let state = quiet.0.lock().expect("no panic while held");
+        assert!(state.sources.len() <= SOURCES_MAX);
+        assert_eq!(state.logged, Some(at(99_000)), "strangers still have a line now and then");
     }
 }

@@ -27,6 +27,9 @@ const LINGER: Duration = Duration::from_secs(12);
 /// Links that this node is opening at one time. Few: when a whole cluster starts at once, handshakes
 /// compete for processors, and more at a time only makes each of them late.
 const DIALS_MAX: usize = 2;
+/// Dials of lost members under way at one time, besides: each may take its whole timeout, and even the only
+/// node on its side of a partition has to begin two in a second.
+const LOST_DIALS_MAX: usize = 12;
 /// After a dial that got no answer, the first wait before the next; it doubles each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
@@ -55,11 +58,19 @@ pub(super) struct Link {
     pub(super) sync_answered_at: Option<Instant>,
 }
 
+/// A dial under way.
+#[derive(Clone, Copy, Debug)]
+struct Dial {
+    since: Instant,
+    /// Nobody waits for its outcome: it must not keep others from being dialled.
+    lost: bool,
+}
+
 /// All links and dials.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     up: BTreeMap<NodeId, Link>,
-    dials: BTreeMap<LinkTarget, Instant>,
+    dials: BTreeMap<LinkTarget, Dial>,
     /// Dials that wait for a place.
     waiting: BTreeSet<LinkTarget>,
     /// Peers with whom there was a link in their present run, as far as known.
@@ -121,6 +132,10 @@ impl Links {
         *count
     }
 
+    fn dials_of(&self, lost: bool) -> usize {
+        self.dials.values().filter(|dial| dial.lost == lost).count()
+    }
+
     fn is_dialing(&self, target: &LinkTarget) -> bool {
         self.dials.contains_key(target) || self.waiting.contains(target)
     }
@@ -129,6 +144,10 @@ impl Links {
 impl Gossip {
     pub(super) fn handle_link(&mut self, now: Instant, event: DatagramEvent) -> Result<(), InputError> {
         if self.local.is_silent() {
+            if let DatagramEvent::LinkUp { peer, .. } = event {
+                // It calls a member, and that is another process now, or none.
+                self.effects.push_back(Effect::Disconnect(peer.node_id().clone()));
+            }
             return Ok(());
         }
         match event {
@@ -156,11 +175,24 @@ impl Gossip {
         if target.node_id.as_ref() == Some(self.local.node_id()) || self.links.is_dialing(&target) {
             return;
         }
-        if self.links.dials.len() < self.dials_max() {
-            self.links.dials.insert(target.clone(), now);
-            self.effects.push_back(Effect::Connect(target));
+        if self.links.dials_of(false) < self.dials_max() {
+            self.begin_dial(now, target, false);
         } else {
             self.links.waiting.insert(target);
+        }
+    }
+
+    /// Tries a member that is held to be dead, or a silent seed, unless enough such dials are under way.
+    pub(super) fn dial_lost(&mut self, now: Instant, target: LinkTarget) {
+        if !self.links.is_dialing(&target) && self.links.dials_of(true) < LOST_DIALS_MAX {
+            self.begin_dial(now, target, true);
+        }
+    }
+
+    /// Asks the carrier, unless it has been asked.
+    fn begin_dial(&mut self, now: Instant, target: LinkTarget, lost: bool) {
+        if self.links.dials.insert(target.clone(), Dial { since: now, lost }).is_none() {
+            self.effects.push_back(Effect::Connect(target));
         }
     }
 
@@ -172,9 +204,7 @@ impl Gossip {
     /// Asks at once, whatever else is under way: a probe waits for the outcome.
     pub(super) fn dial_urgently(&mut self, now: Instant, target: LinkTarget) {
         self.links.waiting.remove(&target);
-        if self.links.dials.insert(target.clone(), now).is_none() {
-            self.effects.push_back(Effect::Connect(target));
-        }
+        self.begin_dial(now, target, false);
     }
 
     /// Where a member can be dialled: its best address.
@@ -197,12 +227,11 @@ impl Gossip {
 
     fn dial_ended(&mut self, now: Instant, ended: impl Fn(&LinkTarget) -> bool) {
         self.links.dials.retain(|target, _| !ended(target));
-        while self.links.dials.len() < self.dials_max() {
+        while self.links.dials_of(false) < self.dials_max() {
             let Some(next) = self.links.waiting.pop_first() else { break };
             let up = next.node_id.as_ref().is_some_and(|n| self.links.is_up(n));
             if !up {
-                self.links.dials.insert(next.clone(), now);
-                self.effects.push_back(Effect::Connect(next));
+                self.begin_dial(now, next, false);
             }
         }
     }
@@ -231,6 +260,7 @@ impl Gossip {
             self.effects.push_back(Effect::Disconnect(peer));
             return;
         }
+        self.rejoin.forgive(&peer, remote);
         self.links.silent.remove(&peer);
         self.links.met.insert(peer.clone());
         let known = self.links.up.get(&peer).map(|l| l.path);
@@ -271,9 +301,7 @@ impl Gossip {
     }
 
     fn link_down(&mut self, now: Instant, peer: &NodeId, reason: LinkDownReason) {
-        if self.links.up.remove(peer).is_none() {
-            return;
-        }
+        let Some(link) = self.links.up.remove(peer) else { return };
         self.outbox.link_down(peer);
         let evidence = match reason {
             // The process behind it is gone or new: look at once.
@@ -289,13 +317,23 @@ impl Gossip {
             && reason != LinkDownReason::Local
             && let Some(target) = self.target_of(peer)
         {
-            self.dial(now, target);
+            if link.instance.is_some() {
+                self.dial(now, target);
+            } else {
+                // It hung up without a word, and may do so each time.
+                let jitter = self.rng.f64();
+                self.links.note_silence(now, peer, jitter);
+            }
         }
         self.note_own_health(now);
     }
 
     fn connect_failed(&mut self, now: Instant, target: &LinkTarget, error: &ConnectError) {
         self.dial_ended(now, |t| t == target);
+        if matches!(error, ConnectError::Identity(_)) {
+            let (live, jitter) = (self.table.counts().live(), self.rng.f64());
+            self.rejoin.shun(now, target, live, jitter);
+        }
         let Some(peer) = &target.node_id else { return };
         let refused = matches!(error, ConnectError::Refused);
         let jitter = self.rng.f64();
@@ -313,7 +351,7 @@ impl Gossip {
             .links
             .dials
             .iter()
-            .filter(|(_, since)| now.since(**since) > DIAL_FORGOTTEN)
+            .filter(|(_, dial)| now.since(dial.since) > DIAL_FORGOTTEN)
             .map(|(target, _)| target.clone())
             .collect();
         for target in forgotten {

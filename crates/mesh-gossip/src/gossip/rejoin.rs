@@ -38,10 +38,16 @@ const LIST_TIMEOUT: Duration = Duration::from_millis(1000);
 const ISOLATED_AFTER: Duration = Duration::from_secs(3);
 /// Dials of lost members and seeds in a second, by the whole side of a partition.
 const LOST_DIALS_PER_S: f64 = 4.0;
+/// Until a target whose certificate was refused, or that refused ours, is dialled by anybody of this side
+/// again: it is there, so that no partition is what keeps it away. Doubles each time.
+const SHUN_MIN: Duration = Duration::from_secs(10);
+const SHUN_MAX: Duration = Duration::from_secs(600);
 /// The members file is written this long after a change, so that changes share a write.
 const SAVE_DELAY: Duration = Duration::from_secs(2);
 /// Members in the file.
 const SAVED_MAX: usize = 1024;
+/// Targets that are remembered as shunned; further ones are dialled like any other.
+const SHUNNED_MAX: usize = 4096;
 const CANDIDATES_MAX: usize = 256;
 const CANDIDATE_TRIES: u32 = 3;
 
@@ -52,6 +58,13 @@ struct Candidate {
     next_try: Instant,
 }
 
+/// A target that is there, and with which there can't be a link.
+#[derive(Debug)]
+struct Shunned {
+    refusals: u32,
+    until: Instant,
+}
+
 #[derive(Debug)]
 pub(super) struct Rejoin {
     pub(super) ready: bool,
@@ -60,6 +73,8 @@ pub(super) struct Rejoin {
     own_addresses: BTreeSet<SocketAddr>,
     saved: BTreeMap<NodeId, SocketAddr>,
     candidates: BTreeMap<NodeId, Candidate>,
+    /// Lost members and seeds with a certificate that does not do.
+    shunned: BTreeMap<LinkTarget, Shunned>,
     asked_at: Option<Instant>,
     /// Whom we asked for the list, and how many pages came since.
     asked: BTreeMap<NodeId, u32>,
@@ -82,6 +97,7 @@ impl Rejoin {
             own_addresses: BTreeSet::new(),
             saved: BTreeMap::new(),
             candidates: BTreeMap::new(),
+            shunned: BTreeMap::new(),
             asked_at: None,
             asked: BTreeMap::new(),
             loaded: false,
@@ -97,6 +113,27 @@ impl Rejoin {
     pub(super) fn add_seeds(&mut self, seeds: Vec<SocketAddr>) {
         self.seeds.extend(seeds.into_iter().filter(|s| !self.own_addresses.contains(s)));
         self.search_due = None;
+    }
+
+    /// A link to this target was refused for a certificate's sake. A side of `live` members shares the dials.
+    pub(super) fn shun(&mut self, now: Instant, target: &LinkTarget, live: usize, jitter: f64) {
+        if self.shunned.len() >= SHUNNED_MAX && !self.shunned.contains_key(target) {
+            return;
+        }
+        let shunned = self.shunned.entry(target.clone()).or_insert(Shunned { refusals: 0, until: now });
+        let pause = SHUN_MIN.saturating_mul(1 << shunned.refusals.min(8)).min(SHUN_MAX);
+        shunned.refusals += 1;
+        shunned.until =
+            now + pause.mul_f64(live.max(1) as f64 / LOST_DIALS_PER_S * (0.5 + jitter)).max(pause);
+    }
+
+    fn is_shunned(&self, now: Instant, target: &LinkTarget) -> bool {
+        self.shunned.get(target).is_some_and(|s| s.until > now)
+    }
+
+    /// There is a link after all: whatever was refused is forgotten.
+    pub(super) fn forgive(&mut self, node_id: &NodeId, remote: SocketAddr) {
+        self.shunned.retain(|t, _| t.node_id.as_ref() != Some(node_id) && t.address != remote);
     }
 
     pub(super) fn seed_answered(&mut self, _address: SocketAddr) {
@@ -332,9 +369,15 @@ impl Gossip {
             let silent = self.rejoin.seeds.iter().filter(|s| !answering.contains(s));
             lost.extend(silent.map(|a| LinkTarget { node_id: None, address: *a }));
         }
+        if !self.rejoin.shunned.is_empty() {
+            // Who is not lost any more, or was forgotten, starts anew.
+            let known: BTreeSet<&LinkTarget> = lost.iter().collect();
+            self.rejoin.shunned.retain(|target, _| known.contains(target));
+            lost.retain(|target| !self.rejoin.is_shunned(now, target));
+        }
         if !lost.is_empty() {
             let at = self.rng.usize(..lost.len());
-            self.dial(now, lost.swap_remove(at));
+            self.dial_lost(now, lost.swap_remove(at));
         }
     }
 

@@ -9,6 +9,7 @@ use mesh_core::{
 };
 
 mod records;
+mod rejoining;
 
 use super::*;
 use crate::{Command, Event};
@@ -33,6 +34,10 @@ struct Net {
     blocked: BTreeSet<NodeId>,
     /// One side of a partition; empty without one.
     split: BTreeSet<NodeId>,
+    /// Nodes with a certificate that nobody accepts.
+    revoked: BTreeSet<NodeId>,
+    /// Who dialled what.
+    dials: Vec<(NodeId, LinkTarget)>,
 }
 
 fn name(i: usize) -> NodeId {
@@ -49,6 +54,8 @@ impl Net {
             seed: 1,
             blocked: BTreeSet::new(),
             split: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            dials: Vec::new(),
         }
     }
 
@@ -166,6 +173,7 @@ impl Net {
     }
 
     fn connect(&mut self, id: &NodeId, target: LinkTarget) {
+        self.dials.push((id.clone(), target.clone()));
         let there =
             self.nodes.values().find(|n| n.address == target.address && n.up).map(|n| n.identity.clone());
         let there = there.filter(|i| !self.apart(i.node_id(), id));
@@ -174,6 +182,11 @@ impl Net {
             self.queue.push_back((id.clone(), Input::Link(failed)));
             return;
         };
+        if self.revoked.contains(id) != self.revoked.contains(peer.node_id()) {
+            let error = ConnectError::Identity("the certificate is revoked".into());
+            self.queue.push_back((id.clone(), Input::Link(DatagramEvent::ConnectFailed { target, error })));
+            return;
+        }
         let (mine, theirs) = (self.nodes[id].identity.clone(), peer.node_id().clone());
         self.links.insert((id.clone(), theirs.clone()));
         self.links.insert((theirs.clone(), id.clone()));

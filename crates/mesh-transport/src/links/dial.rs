@@ -94,7 +94,7 @@ fn finish(inner: &Inner, target: LinkTarget, started: u64, outcome: Result<Arc<L
         Err(error) => {
             debug!(?target, error = &error as &dyn std::error::Error, "no link");
             if error.is_identity()
-                && let Some(suppressed) = inner.quiet.allow(target.address.ip())
+                && let Some(suppressed) = inner.quiet.allow(target.address)
             {
                 let error = &error as &dyn std::error::Error;
                 warn!(address = %target.address, error, suppressed, "no link: a certificate is not accepted");

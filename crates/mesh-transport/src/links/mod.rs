@@ -75,7 +75,7 @@ pub(crate) struct Inner {
     table: Mutex<Table>,
     events: Events,
     counters: LinkCounters,
-    quiet: Quiet,
+    quiet: Quiet<SocketAddr>,
     runtime: Handle,
     transport: Arc<quinn::TransportConfig>,
 }
