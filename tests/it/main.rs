@@ -1,6 +1,8 @@
 //! Stories that span crates, most of them in the simulator.
 
+mod elections;
 mod gossip;
+mod leader;
 mod planted;
 mod processes;
 mod regressions;

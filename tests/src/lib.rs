@@ -10,6 +10,7 @@ mod carrier;
 pub mod cluster;
 mod converge;
 mod disk;
+pub mod election;
 mod gossip;
 #[cfg(feature = "harness")]
 pub mod harness;
@@ -21,6 +22,7 @@ pub mod options;
 mod program;
 mod queue;
 mod run;
+pub mod skew;
 mod trace;
 mod world;
 

@@ -13,6 +13,8 @@ use crate::{
 
 /// Simulator runs in a check; `cargo xtask sim --nightly` does many more.
 const SEEDS: &str = "500";
+/// Elections in virtual time in a check.
+const ELECTIONS: &str = "2000";
 
 pub(crate) fn run_checks(repo: &Repo, only: Vec<String>) -> Result<()> {
     let mut steps = Steps::only(only);
@@ -31,6 +33,9 @@ pub(crate) fn run_checks(repo: &Repo, only: Vec<String>) -> Result<()> {
     steps.step("licences and sources", || licences::check(repo));
     steps.step_or_skip("advisories", || licences::advisories(repo));
     steps.step("simulator", || forward::sim(repo, &["--seeds".to_owned(), SEEDS.to_owned()]));
+    steps.step("elections", || {
+        forward::sim(repo, &["--elections".to_owned(), "--seeds".to_owned(), ELECTIONS.to_owned()])
+    });
     steps.step_or_skip("coverage", || coverage::run(repo));
     steps.step("readme", || readme::check(repo));
     steps.finish()

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use mesh_sim::{Looking, Options, Outcome, Violation, converge, heal, run, run_looking};
+use mesh_sim::{
+    Looking, Options, Outcome, Trace, Violation, converge,
+    election::{ElectionOptions, Planted, run_election, run_election_with},
+    heal, run, run_looking,
+};
 
 /// Runs membership clusters in virtual time and checks them.
 #[derive(Parser)]
@@ -31,6 +35,9 @@ struct Arguments {
     /// Run the options in this file alone.
     #[arg(long, value_name = "FILE")]
     regression: Option<PathBuf>,
+    /// Run elections instead of membership.
+    #[arg(long, conflicts_with_all = ["regression", "scenario"])]
+    elections: bool,
     /// Stop after so many seconds of the run.
     #[arg(long, value_name = "SECONDS")]
     until: Option<f64>,
@@ -70,6 +77,9 @@ fn main() -> anyhow::Result<ExitCode> {
     if arguments.nightly {
         (arguments.seeds, arguments.keep_going) = (20_000, true);
     }
+    if arguments.elections {
+        return Ok(if elections(&arguments)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let ok = match (arguments.scenario, arguments.seed, &arguments.regression) {
         (Some(Scenario::Converge), ..) => one_large_cluster(&arguments)?,
         (Some(Scenario::Heal), ..) => halves_that_meet(&arguments)?,
@@ -95,6 +105,62 @@ fn print_failure(options: &Options, violation: &Violation) {
     println!("FAILED  {options}");
     println!("        {violation}");
     println!("        replay: cargo xtask sim --seed {}", options.seed);
+}
+
+/// Elections of many seeds, or of one.
+fn elections(arguments: &Arguments) -> anyhow::Result<bool> {
+    let start = now();
+    let seeds = match arguments.seed {
+        Some(seed) => seed..seed + 1,
+        None => arguments.from..arguments.from.saturating_add(arguments.seeds),
+    };
+    let (mut events, mut grants, mut writes, mut refused, mut failed) = (0, 0, 0, 0, Vec::new());
+    let mut healed = Vec::new();
+    for seed in seeds.clone() {
+        let options = ElectionOptions::pick(seed);
+        let trace = match &arguments.trace {
+            Some(path) => Trace::with_lines(Box::new(BufWriter::new(
+                File::create(path).with_context(|| format!("can't write {}", path.display()))?,
+            ))),
+            None => Trace::default(),
+        };
+        let outcome = run_election_with(&options, Planted::default(), trace);
+        let again = || run_election(&options).map(|outcome| outcome.hash);
+        match outcome {
+            Ok(outcome) if seed % TWICE_EVERY == 0 && again().ok() != Some(outcome.hash) => {
+                println!("FAILED  {options}");
+                println!("        two runs of one seed differ");
+                failed.push(seed);
+            }
+            Ok(outcome) => {
+                events += outcome.events;
+                grants += outcome.grants;
+                writes += outcome.writes.0;
+                refused += outcome.writes.1;
+                healed.push(outcome.healed_after);
+            }
+            Err(violation) => {
+                println!("FAILED  {options}");
+                println!("        {violation}");
+                println!("        replay: cargo xtask sim --elections --seed {seed}");
+                failed.push(seed);
+            }
+        }
+        if !failed.is_empty() && !arguments.keep_going {
+            break;
+        }
+    }
+    healed.sort();
+    let seconds = start.elapsed().as_secs_f64();
+    let worst = healed.last().copied().unwrap_or_default();
+    println!(
+        "elections of {} seeds: {} failed {failed:?}; {events} events, {grants} leases, {writes} guarded writes, \
+         {refused} refused; one leader each after {worst:?} at the latest; {:.0} events/s",
+        seeds.end - seeds.start,
+        failed.len(),
+        events as f64 / seconds,
+    );
+    Ok(failed.is_empty())
 }
 
 fn many_seeds(arguments: &Arguments) -> anyhow::Result<bool> {

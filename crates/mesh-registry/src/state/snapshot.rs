@@ -9,7 +9,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mesh_core::{
     Revision,
-    store::{Change, DeleteCause, Restored, SessionId},
+    store::{Change, DeleteCause, Record, Restored, SessionId},
 };
 use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
@@ -334,7 +334,7 @@ impl State {
         Ok(self.replace_by(snapshot))
     }
 
-    /// Takes over the records of `snapshot`. Nothing that was given out before stays valid: no session,
+    /// Takes over the records of `snapshot`, as written at the revision of the restore. Nothing that was given out before stays valid: no session,
     /// no grant, no token, no revision to resume from. What was audited here is kept.
     ///
     /// The changes that [`State::take_changes`] then holds are of no use to watchers, who are better told of
@@ -347,24 +347,20 @@ impl State {
                 self.records.put(record.clone());
             }
         }
+        let revision = Revision(self.revision.max(snapshot.revision).0 + 1);
         for record in snapshot.records.into_records().filter(|record| record.session.is_none()) {
-            self.records.put((*record).clone());
+            // A key's revision never goes back: whoever has seen a later one would not believe it.
+            self.records.put(Record { revision, ..(*record).clone() });
         }
         for record in old.iter().filter(|record| self.records.get(&record.key).is_none()) {
             changes.push(Change::Deleted { key: record.key.clone(), cause: DeleteCause::Restored });
         }
-        changes.extend(
-            self.records
-                .iter()
-                .filter(|record| old.get(&record.key) != Some(record))
-                .cloned()
-                .map(Change::Put),
-        );
+        changes.extend(self.records.iter().filter(|r| r.revision == revision).cloned().map(Change::Put));
         self.sessions.clear();
         self.next_session = self.next_session.max(snapshot.next_session);
         self.generation = self.generation.max(snapshot.generation) + 1;
-        self.revision = self.revision.max(snapshot.revision);
-        let revision = self.commit(changes);
+        self.revision = Revision(revision.0 - 1);
+        self.commit(changes);
         // Revisions of the snapshot mean nothing to whoever watched before.
         self.history = History::starting_after(revision);
         Restored { revision, generation: self.generation }
