@@ -8,8 +8,12 @@ mod planted;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "tokio")]
 mod audit;
+#[cfg(feature = "tokio")]
+pub mod audit_log;
 mod config;
 #[cfg(feature = "rpc")]
 mod counters;
@@ -21,10 +25,18 @@ mod hub;
 mod leader_hint;
 #[cfg(feature = "tokio")]
 mod memory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(feature = "tokio")]
+pub mod numbers;
 #[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
 mod servers;
 #[cfg(feature = "raft")]
 pub mod raft;
+#[cfg(feature = "tokio")]
+pub mod reconcile;
+#[cfg(feature = "tokio")]
+pub mod records;
 #[cfg(feature = "rpc")]
 mod remote;
 #[cfg(feature = "rpc")]
@@ -32,9 +44,11 @@ mod service;
 pub mod state;
 #[cfg(feature = "history")]
 pub mod testing;
+#[cfg(feature = "raft")]
+mod voter;
 mod wire;
 
-pub use config::RegistryConfig;
+pub use config::{Provider, RegistryConfig};
 #[cfg(feature = "rpc")]
 pub use counters::{RemoteCounters, ServiceCounters};
 pub use deadlines::Deadlines;
@@ -48,4 +62,6 @@ pub use remote::{RemoteConfig, RemoteStore, Voters};
 #[cfg(feature = "rpc")]
 pub use service::{AccessConfig, ServiceConfig, StoreService};
 pub use state::AUDIT_PREFIX;
+#[cfg(feature = "raft")]
+pub use voter::VoterStore;
 pub use wire::{COMMAND_VERSION, WireError, decode_command, encode_command};

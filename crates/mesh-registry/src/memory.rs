@@ -20,6 +20,7 @@ use crate::{
     audit,
     deadlines::Deadlines,
     hub::Hub,
+    numbers::{Durations, Gauges, StoreNumbers},
     state::{Command, Refusal, Reply, SnapshotReader, SnapshotWriter, State, TRIMMED_MAX},
 };
 
@@ -53,6 +54,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
     hub: Arc<Hub>,
+    apply: Durations,
 }
 
 struct Inner {
@@ -85,7 +87,12 @@ impl MemoryStore {
     /// Outside a tokio runtime.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let inner = Inner { state: State::default(), deadlines: Deadlines::new(0), audits: 0 };
-        let shared = Arc::new(Shared { clock, inner: Mutex::new(inner), hub: Arc::default() });
+        let shared = Arc::new(Shared {
+            clock,
+            inner: Mutex::new(inner),
+            hub: Arc::default(),
+            apply: Durations::default(),
+        });
         tokio::spawn(tick(Arc::downgrade(&shared)));
         Self { shared }
     }
@@ -160,7 +167,24 @@ impl Shared {
         for revised in inner.state.take_changes() {
             self.hub.publish(&revised);
         }
+        self.apply.record(self.clock.now().since(now));
         reply
+    }
+}
+
+impl Gauges for MemoryStore {
+    fn numbers(&self) -> StoreNumbers {
+        let inner = self.shared.lock();
+        StoreNumbers {
+            revision: Some(inner.state.revision().0),
+            records: Some(inner.state.records_len() as u64),
+            records_bytes: Some(inner.state.records_bytes() as u64),
+            sessions: Some(inner.state.sessions().len() as u64),
+            watchers: Some(self.shared.hub.len() as u64),
+            quorum: Some(true),
+            apply: Some(self.shared.apply.counted()),
+            raft: None,
+        }
     }
 }
 

@@ -108,6 +108,14 @@ impl RemoteStore {
     }
 }
 
+impl crate::numbers::Gauges for RemoteStore {
+    fn numbers(&self) -> crate::numbers::StoreNumbers {
+        // A leader that does not answer is forgotten.
+        let quorum = Some(self.leader().is_some());
+        crate::numbers::StoreNumbers { quorum, ..Default::default() }
+    }
+}
+
 fn damaged(error: &WireError) -> StoreError {
     StoreError::Damaged { what: "the store's answer".to_owned(), problem: error.to_string() }
 }
