@@ -415,4 +415,6 @@ pub struct LeadershipStatus {
     pub draining: bool,
     /// Why it does not campaign at all, if its time to live was refused.
     pub ttl_refused: Option<TtlRefusal>,
+    /// What keeps it from campaigning, in the words of the store: it is tried again all the time.
+    pub trouble: Option<String>,
 }

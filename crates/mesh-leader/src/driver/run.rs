@@ -42,6 +42,7 @@ pub(super) struct Loop {
     confirmer: Confirmer,
     confirm: Arc<Notify>,
     refreshed: Option<Instant>,
+    trouble: Option<String>,
 }
 
 impl Loop {
@@ -80,6 +81,7 @@ impl Loop {
             confirmer,
             confirm,
             refreshed: None,
+            trouble: None,
         }
     }
 
@@ -215,11 +217,28 @@ impl Loop {
         let due = self.refreshed.is_none_or(|at| now.since(at) >= REFRESH);
         if changed || due {
             self.shared.refresh_status(&self.core, now);
+            self.complain();
         }
         if due {
             self.refreshed = Some(now);
             self.core.read_wall(&*self.clock);
             self.shared.refresh(&self.core, now);
+        }
+    }
+}
+
+impl Loop {
+    /// Says what the store has against us, once for each new trouble.
+    fn complain(&mut self) {
+        let status = self.shared.status.borrow();
+        if status.trouble != self.trouble {
+            self.trouble.clone_from(&status.trouble);
+            match &self.trouble {
+                Some(trouble) => {
+                    tracing::warn!(node_id = %self.core.node_id(), "{trouble}; it is tried again")
+                }
+                None => tracing::info!(node_id = %self.core.node_id(), "the store takes our requests again"),
+            }
         }
     }
 }

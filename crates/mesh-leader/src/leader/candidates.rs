@@ -124,6 +124,7 @@ impl LeaderCore {
         match answer {
             Ok(outcome) => {
                 self.registrar.failures = 0;
+                self.trouble = None;
                 let Some(session) = self.keeper.session() else { return };
                 for (scope, value) in work.batch {
                     if let Some(seat) = self.seats.get_mut(&scope) {
@@ -145,7 +146,8 @@ impl LeaderCore {
                 work.attempt.retry_at = now + self.registrar_backoff();
                 self.registrar.work = Some(work);
             }
-            Err(_) => {
+            Err(error) => {
+                self.trouble = Some(super::trouble("enter this node's candidacies", &error));
                 self.registrar.failures += 1;
                 self.registrar.not_before = now + self.registrar_backoff();
                 self.registrar.touched.extend(work.batch.into_iter().map(|(scope, _)| scope));
@@ -164,6 +166,9 @@ impl LeaderCore {
 
     /// The session is gone, as the store says.
     pub(super) fn lose_session(&mut self, now: Instant, reason: Reason) {
+        if self.keeper.session().is_none() {
+            return;
+        }
         let SessionEvent::Lost(reason) = self.keeper.lose(now, reason, &mut self.out, &mut self.rng) else {
             return;
         };

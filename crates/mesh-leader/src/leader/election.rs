@@ -225,6 +225,7 @@ impl LeaderCore {
     ) {
         match answer {
             Ok(outcome) => {
+                self.trouble = None;
                 self.set_phase(scope, Phase::Idle);
                 self.enter_grant(now, scope, self.node_id.clone(), term, correlation_id, &outcome);
             }
@@ -232,6 +233,9 @@ impl LeaderCore {
             Err(TxnError::SessionGone { .. }) => self.lose_session(now, Reason::SessionGone),
             Err(error) => {
                 self.counters.conflicts += u64::from(!matches!(error, TxnError::Store(_)));
+                if let TxnError::Store(error) = &error {
+                    self.trouble = Some(super::trouble("ask for a lease", error));
+                }
                 self.set_phase(scope, Phase::Idle);
                 let Some(seat) = self.seats.get_mut(scope) else { return };
                 seat.failures += 1;

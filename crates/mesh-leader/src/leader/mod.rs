@@ -84,6 +84,8 @@ pub struct LeaderCore {
     coming: BTreeMap<String, u32>,
     draining: Option<Vec<OpId>>,
     stopped: bool,
+    /// What the store has against us.
+    trouble: Option<String>,
     /// When the core last ran.
     ran_at: Instant,
     /// Milliseconds of the wall clock at instant zero.
@@ -114,6 +116,7 @@ impl LeaderCore {
             coming: BTreeMap::new(),
             draining: None,
             stopped: false,
+            trouble: None,
             ran_at: now,
             wall_zero_ms: 0,
             planted: Planted::default(),
@@ -205,6 +208,7 @@ impl LeaderCore {
             campaigns: self.seats.values().filter(|seat| seat.campaign.is_some()).count(),
             draining: self.draining.is_some(),
             ttl_refused: self.measure.refused().cloned(),
+            trouble: self.trouble.clone(),
         }
     }
 
@@ -755,6 +759,7 @@ impl LeaderCore {
         match (pending.asker, answer) {
             (Asker::Measure, Answer::Probe(result)) => self.probed(now, real && result.is_ok()),
             (Asker::Opening, Answer::Session(result)) => {
+                self.trouble = result.as_ref().err().map(|error| trouble("open a session", error));
                 let (out, rng) = (&mut self.out, &mut self.rng);
                 let event = self.keeper.opening_answered(now, pending.sent_at, result, out, rng);
                 event.into_iter().for_each(|event| self.on_session(now, event));
@@ -914,6 +919,15 @@ impl Machine for LeaderCore {
         .flatten()
         .min()
     }
+}
+
+/// What the store has against us, for people.
+fn trouble(doing: &str, error: &dyn std::error::Error) -> String {
+    let mut text = format!("cannot {doing}: {error}");
+    if let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+    }
+    text
 }
 
 /// What a check of a lease looks at.

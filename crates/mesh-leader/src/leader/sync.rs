@@ -99,6 +99,7 @@ impl LeaderCore {
     }
 
     pub(super) fn page_answered(&mut self, now: Instant, answer: Result<Fresh<Page>, StoreError>) {
+        let followed = self.sync.revision;
         let State::Scanning { from, records } = &mut self.sync.state else { return };
         let page = match answer {
             Ok(page) => page,
@@ -109,7 +110,12 @@ impl LeaderCore {
                 return;
             }
         };
+        let begins = from.is_none();
         let from = *from.get_or_insert(page.revision);
+        if begins && from < followed {
+            // What the watch had told is not there any more.
+            self.view.forget_floors();
+        }
         records.extend(page.value.records);
         if page.value.more
             && let Some(last) = records.last()

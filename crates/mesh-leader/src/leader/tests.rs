@@ -1,4 +1,6 @@
 mod model;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 
 use std::time::Duration;
 
@@ -137,6 +139,8 @@ fn validity_counts_from_before_the_request_was_sent() {
     world.campaign("a", S);
     world.until("a leader", MS(3000), |w| w.acting(S).len() == 1);
     world.advance(MS(2000));
+    world.until("a renewal is under way", MS(2000), |w| w.nodes[&node_id("a")].waits());
+    world.until("it is answered", MS(2000), |w| !w.nodes[&node_id("a")].waits());
     // From here on no renewal gets through. The store saw the last one at most a third of the time to
     // live ago; the answer took 300 ms, which must not be added.
     world.node("a").cut = true;
@@ -565,4 +569,33 @@ fn a_thousand_scopes_of_a_dead_node_are_taken_over() {
     let (b, c) = (led(&mut world, "b"), led(&mut world, "c"));
     assert_eq!(b + c, 300);
     assert!(b > 90 && c > 90, "{b} and {c}: the hash spreads them");
+}
+
+#[test]
+fn a_store_that_was_restored_to_an_earlier_revision_is_believed() {
+    let mut world = three();
+    let leader = world.leader(S);
+    let other = others(&world, &leader).remove(0);
+    world.hand_over(&leader, S, None);
+    // A snapshot from long ago: nothing is there, and revisions begin anew.
+    world.restore_to_nothing();
+    world.advance(MS(6000));
+    assert_eq!(world.acting(S).len(), 1, "they elect again");
+    let view = world.node(&other).core.leader(&scope(S)).expect("known");
+    assert_eq!(view.leader.map(|id| id.to_string()), Some(world.leader(S)));
+}
+
+#[test]
+fn what_the_store_has_against_a_node_is_in_its_status() {
+    let mut world = World::new(&["a"]);
+    world.node("a").cut = true;
+    world.campaign("a", S);
+    world.advance(MS(5000));
+    let now = world.now;
+    let status = world.node("a").core.status(now);
+    assert!(status.trouble.as_ref().is_some_and(|t| t.contains("cannot open a session")), "{status:?}");
+    world.node("a").cut = false;
+    world.until("a leader", MS(5000), |w| w.acting(S).len() == 1);
+    let now = world.now;
+    assert_eq!(world.node("a").core.status(now).trouble, None);
 }

@@ -320,6 +320,14 @@ impl View {
         });
     }
 
+    /// The store was restored to an earlier revision: what was news before is none any more.
+    pub(super) fn forget_floors(&mut self) {
+        for view in self.scopes.values_mut() {
+            view.lease_floor = Revision::default();
+            view.record_floor = Revision::default();
+        }
+    }
+
     /// Forgets a scope of which nothing is left.
     pub(super) fn forget(&mut self, scope: &Scope) {
         if self.scopes.get(scope).is_some_and(|view| view.records() == 0) {

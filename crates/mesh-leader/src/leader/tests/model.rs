@@ -18,6 +18,12 @@ use crate::{
     MemberHint, OpId, Order, Refusal, Request, RequestId, Scope, Transition, TtlRefusal, WatchId,
 };
 
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    /// The bug that every core of this thread's worlds has.
+    pub(super) static PLANTED: std::cell::Cell<Option<crate::PlantedBug>> = const { std::cell::Cell::new(None) };
+}
+
 pub(super) const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// The contract of a store in its shortest form.
@@ -28,11 +34,18 @@ pub(super) struct Store {
     history: Vec<(Revision, Vec<Change>)>,
     outcomes: BTreeMap<IdempotencyKey, Result<TxnOutcome, String>>,
     pub(super) revision: u64,
+    generation: u64,
     next_session: u64,
     pub(super) txns: Vec<Txn>,
 }
 
 impl Store {
+    /// Session ids are never used again, over restores too.
+    fn new_session(&mut self) -> SessionId {
+        self.next_session += 1;
+        SessionId(self.generation * 1_000_000 + self.next_session)
+    }
+
     fn commit(&mut self, changes: Vec<Change>) -> Revision {
         if !changes.is_empty() {
             self.history.push((Revision(self.revision), changes));
@@ -138,7 +151,7 @@ impl Store {
                     _ => (value, *session, None),
                 },
                 Operation::Grant { value, session, .. } => {
-                    let token = FencingToken { generation: 1, counter: revision.0 };
+                    let token = FencingToken { generation: self.generation, counter: revision.0 };
                     grants.push(Grant { key: key.clone(), token });
                     (value, Some(*session), Some(token))
                 }
@@ -164,8 +177,7 @@ impl Store {
         match request {
             Request::Probe => Answer::Probe(Ok(())),
             Request::OpenSession(open) => {
-                self.next_session += 1;
-                let id = SessionId(self.next_session);
+                let id = self.new_session();
                 let session = Session { id, owner: open.owner.clone(), ttl: open.ttl, renewals: 0 };
                 self.sessions.insert(id, (session.clone(), now + open.ttl));
                 Answer::Session(Ok(session))
@@ -218,6 +230,13 @@ pub(super) struct Node {
     late: Vec<(Instant, RequestId, Answer)>,
 }
 
+impl Node {
+    /// Whether the store still has an answer for it.
+    pub(super) fn waits(&self) -> bool {
+        !self.late.is_empty()
+    }
+}
+
 pub(super) struct World {
     pub(super) now: Instant,
     pub(super) store: Store,
@@ -225,6 +244,7 @@ pub(super) struct World {
     /// Who acted as the leader of what, token by token: checked after each step.
     holders: BTreeMap<(Scope, FencingToken), NodeId>,
     highest: BTreeMap<Scope, FencingToken>,
+    terms: BTreeMap<(Scope, u64), FencingToken>,
     ops: u64,
 }
 
@@ -252,6 +272,7 @@ impl World {
             nodes: BTreeMap::new(),
             holders: BTreeMap::new(),
             highest: BTreeMap::new(),
+            terms: BTreeMap::new(),
             ops: 0,
         };
         for name in names {
@@ -264,7 +285,10 @@ impl World {
     pub(super) fn start(&mut self, name: &str, config: &LeaderConfig) {
         let seed = name.bytes().map(u64::from).sum();
         let config = config.clone().validate().expect("valid settings");
-        let core = LeaderCore::new(config, node_id(name), seed, self.now);
+        #[allow(unused_mut, reason = "only a core with a planted bug is changed")]
+        let mut core = LeaderCore::new(config, node_id(name), seed, self.now);
+        #[cfg(feature = "planted-bugs")]
+        PLANTED.with(|planted| planted.get().into_iter().for_each(|bug| core.plant(bug)));
         let node = Node {
             core,
             watch: None,
@@ -439,6 +463,9 @@ impl World {
             }
             assert!(acting.len() <= 1, "{scope} has two leaders at {:?}: {acting:?}", self.now);
             let Some((node, token)) = acting.pop() else { continue };
+            let term = self.nodes[&node].core.leader(&scope).map_or(0, |view| view.term);
+            let known = *self.terms.entry((scope.clone(), term)).or_insert(token);
+            assert_eq!(known, token, "{scope}: term {term} has two reigns");
             let holder = self.holders.entry((scope.clone(), token)).or_insert_with(|| node.clone());
             assert_eq!(*holder, node, "{scope}: token {token} had another holder before");
             let highest = self.highest.entry(scope.clone()).or_insert(token);
@@ -501,6 +528,23 @@ impl World {
         let watch = *watch;
         let event = WatchEvent::Gap { from: Revision(1), to: end };
         node.core.handle(now, Input::Watch { watch, event }).expect("never refused");
+        self.step();
+    }
+}
+
+impl World {
+    /// The store is replaced by an empty one of a later generation; watches end.
+    pub(super) fn restore_to_nothing(&mut self) {
+        self.store = Store { generation: self.store.generation + 1, ..Store::default() };
+        let now = self.now;
+        for node in self.nodes.values_mut() {
+            let end = Revision(u64::MAX / 2);
+            if let Some((watch, _)) = node.watch.take() {
+                let event = WatchEvent::Gap { from: Revision(1), to: end };
+                node.core.handle(now, Input::Watch { watch, event }).expect("never refused");
+            }
+        }
+        self.terms.clear();
         self.step();
     }
 }
