@@ -19,10 +19,14 @@ pub enum PlantedBug {
     ApplyRetries,
     /// A session leaves one of its records behind.
     LeaveRecordsOfSessions,
+    /// The `raft` provider answers before what it answers for is on disk.
+    AckBeforeSync,
+    /// The `raft` provider gives a node that it takes in the number of one that was there before.
+    ReuseRaftId,
 }
 
 impl PlantedBug {
-    /// All of them.
+    /// Those of the rules that all providers share.
     pub const ALL: [Self; 6] = [
         Self::SkipFence,
         Self::ExpireWithoutCompare,
@@ -31,4 +35,6 @@ impl PlantedBug {
         Self::ApplyRetries,
         Self::LeaveRecordsOfSessions,
     ];
+    /// Those of the `raft` provider alone.
+    pub const RAFT: [Self; 2] = [Self::AckBeforeSync, Self::ReuseRaftId];
 }

@@ -3,10 +3,23 @@
 //! The replicated log is run by openraft, whose types do not leave this module: what is on disk and on
 //! the wire has formats of our own.
 
+mod codec;
+mod core;
+mod duties;
 mod error;
+mod group;
+mod identity;
+mod log;
+mod machine;
+mod network;
 mod options;
+mod propose;
 mod provider;
+mod service;
+mod snapshot;
+mod types;
 
 pub use error::RaftError;
+pub use identity::GroupId;
 pub use options::{Begin, Peers, RaftOptions};
 pub use provider::RaftStore;

@@ -1,6 +1,9 @@
 //! The store as its users see it.
 
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use mesh_core::{
     Revision,
     store::{
@@ -9,18 +12,48 @@ use mesh_core::{
         WatchFrom, WatchOptions, WatchStream,
     },
 };
+use openraft::ReadPolicy;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::service::Routes;
 
-use super::{Begin, RaftError, RaftOptions};
-use crate::{LeaderHint, Leadership};
+use super::{
+    Begin, GroupId, RaftError, RaftOptions,
+    core::{Core, rng},
+    group::Group,
+    log::chain,
+    propose::Unanswered,
+    service::Service,
+};
+use crate::{
+    LeaderHint, Leadership, LedBy, audit,
+    state::{Command, Reply, SnapshotWriter, State},
+    wire::raft_server::RaftServer,
+};
+
+/// How long a request waits for the next leader before it looks again.
+const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of a snapshot that is to be restored, in one entry.
+const RESTORE_PIECE_BYTES: usize = 512 << 10;
 
 /// A node of the group of voters, or one that may become one. Clones share it.
 ///
-/// Changes and linearizable reads are answered by the leader, reads by every voter after it has asked the
-/// leader how far it must be. A node that can't answer says who leads (see [`LeaderHint`] and
-/// [`LedBy`](crate::LedBy)).
+/// Changes are taken by the leader; linearizable reads are answered by every voter, after it has asked the
+/// leader how far it must be. A node that can't answer says who can (see [`LeaderHint`] and [`LedBy`]).
 #[derive(Clone)]
-pub struct RaftStore {}
+pub struct RaftStore {
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for RaftStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let group = self.core.group();
+        f.debug_struct("RaftStore")
+            .field("node_id", &self.core.options.node_id)
+            .field("group", &group.as_ref().map(|group| group.seat.group))
+            .field("id", &group.as_ref().map(|group| group.seat.id))
+            .finish_non_exhaustive()
+    }
+}
 
 impl RaftStore {
     /// Opens the directory, and goes on with the group that it belongs to, if there is one. Call it inside
@@ -29,14 +62,34 @@ impl RaftStore {
     /// # Errors
     ///
     /// [`RaftError`] says what is wrong with the directory.
-    pub async fn start(_options: RaftOptions, _begin: Begin) -> Result<Self, RaftError> {
-        Ok(Self {})
+    pub async fn start(options: RaftOptions, begin: Begin) -> Result<Self, RaftError> {
+        Ok(Self { core: Core::open(options, begin).await? })
     }
 
-    /// Adds the service by which voters talk to each other. Serve it before [`start`](Self::start) is
-    /// long past: other voters retry.
+    /// Adds the service by which voters talk to each other. Only nodes whose certificate has the role
+    /// `control` may call it.
     pub fn mount(&self, routes: Routes) -> Routes {
-        routes
+        routes.add_service(RaftServer::new(Service { core: Arc::clone(&self.core) }))
+    }
+
+    /// The group that this node belongs to; `None` until one takes it in.
+    pub fn group(&self) -> Option<GroupId> {
+        self.core.group().map(|group| group.seat.group)
+    }
+
+    /// Waits until the node belongs to a group.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn joined(&self) -> GroupId {
+        let mut groups = self.core.groups();
+        let joined = groups.wait_for(Option::is_some).await.ok().and_then(|group| group.clone());
+        match joined {
+            Some(group) => group.seat.group,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
     }
 
     /// Ends when the node had to stop by itself, with the reason.
@@ -44,77 +97,323 @@ impl RaftStore {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
-    pub async fn failed(&self) -> RaftError {
-        std::future::pending().await
+    pub async fn failed(&self) -> Arc<RaftError> {
+        self.core.failed().await
     }
 
-    /// Hands leadership over, if this node has it, and stops. What is under way gets
-    /// [`StoreError::Unavailable`].
-    pub async fn stop(&self) {}
+    /// Stops. What is under way gets [`StoreError::Unavailable`].
+    pub async fn stop(&self) {
+        self.core.stop().await;
+    }
+
+    /// Makes this node break a rule from here on. For tests of a test harness.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&self, bug: crate::PlantedBug) {
+        if let Some(group) = self.core.group() {
+            group.log.plant(bug);
+            group.applied.plant(bug);
+        }
+    }
 }
 
 impl LeaderHint for RaftStore {
     fn leadership(&self) -> Leadership {
-        Leadership::Unknown
+        self.core.group().map_or(Leadership::Unknown, |group| group.leadership())
     }
 }
 
-fn unavailable(operation: &'static str) -> StoreError {
-    StoreError::Unavailable {
-        operation,
-        reason: "this node belongs to no group of voters yet".to_owned(),
-        applied: Applied::No,
-        source: None,
+/// What is wrong, with the leader if there is one elsewhere.
+fn unavailable(
+    operation: &'static str,
+    reason: impl Into<String>,
+    applied: Applied,
+    leadership: Leadership,
+) -> StoreError {
+    let source: Option<mesh_core::BoxError> = match leadership {
+        Leadership::There(leader) => Some(Box::new(LedBy { leader })),
+        Leadership::Here | Leadership::Unknown => None,
+    };
+    StoreError::Unavailable { operation, reason: reason.into(), applied, source }
+}
+
+fn unexpected(reply: &Reply) -> StoreError {
+    StoreError::Damaged {
+        what: "the store's reply".to_owned(),
+        problem: format!("{reply:?} fits no such command"),
     }
+}
+
+impl RaftStore {
+    fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let limit = self.core.options.config.requests_in_flight_max;
+        Arc::clone(&self.core.permits).try_acquire_owned().map_err(|_| StoreError::Busy { limit })
+    }
+
+    fn group_for(&self, operation: &'static str) -> Result<Arc<Group>, StoreError> {
+        if let Some(error) = self.core.failure() {
+            let reason = format!("this voter has stopped: {}", chain(&*error));
+            return Err(unavailable(operation, reason, Applied::No, Leadership::Unknown));
+        }
+        let none = "this node belongs to no group of voters yet";
+        self.core.group().ok_or_else(|| unavailable(operation, none, Applied::No, Leadership::Unknown))
+    }
+
+    /// Runs `work` within the request's time. `applied` is what is known of it if time runs out.
+    async fn within<T>(
+        &self,
+        operation: &'static str,
+        applied: Applied,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let after = self.core.options.config.request_timeout;
+        match tokio::time::timeout(after, work).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Timeout { operation, after, applied }),
+        }
+    }
+
+    /// Waits until the local copy holds everything that was committed before the call.
+    async fn catch_up(&self, operation: &'static str) -> Result<Arc<Group>, StoreError> {
+        let work = async {
+            loop {
+                let group = self.group_for(operation)?;
+                let next = match group.leadership() {
+                    Leadership::Here => {
+                        let index = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+                        index.ok().map(|index| index.read_log_id().index() + 1)
+                    }
+                    Leadership::There(_) => group.ask_read_index(&*self.core.options.peers).await,
+                    Leadership::Unknown => None,
+                };
+                if let Some(next) = next {
+                    group.applied.reached(next).await;
+                    return Ok(group);
+                }
+                // The leader has just changed, or there is none at the moment.
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        self.within(operation, Applied::No, work).await
+    }
+
+    async fn read<T>(
+        &self,
+        operation: &'static str,
+        read: impl FnOnce(&State) -> T + Send,
+    ) -> Result<T, StoreError> {
+        let _permit = self.permit()?;
+        Ok(self.catch_up(operation).await?.applied.read(read))
+    }
+
+    fn read_stale<T>(
+        &self,
+        operation: &'static str,
+        read: impl FnOnce(&State) -> T,
+    ) -> Result<T, StoreError> {
+        Ok(self.group_for(operation)?.applied.read(read))
+    }
+
+    /// Proposes until it is answered, or until another node leads.
+    ///
+    /// What may have been applied is proposed again only if it is `repeatable`.
+    async fn propose(
+        &self,
+        operation: &'static str,
+        repeatable: bool,
+        what: Proposed,
+    ) -> Result<Reply, StoreError> {
+        let _permit = self.permit()?;
+        let mut applied = Applied::No;
+        let after = self.core.options.config.request_timeout;
+        let work = async {
+            loop {
+                let group = self.group_for(operation)?;
+                match group.leadership() {
+                    Leadership::Here => {
+                        if let Some(reason) = group.log.full() {
+                            return Err(StoreError::ReadOnly { reason });
+                        }
+                        let before = applied;
+                        applied = Applied::Unknown;
+                        let answered = match &what {
+                            Proposed::Command(command) => group.proposer.propose(command.clone()).await,
+                            Proposed::Renewal(session) => group.proposer.renew(*session).await,
+                        };
+                        match answered {
+                            Ok(reply) => return Ok(reply),
+                            Err(Unanswered::NotLeader) => applied = before,
+                            Err(Unanswered::Unknown) if !repeatable => {
+                                let reason = "the leader changed";
+                                return Err(unavailable(operation, reason, applied, group.leadership()));
+                            }
+                            Err(Unanswered::Unknown) => {}
+                        }
+                    }
+                    there @ Leadership::There(_) => {
+                        return Err(unavailable(operation, "another node leads", applied, there));
+                    }
+                    Leadership::Unknown => {}
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        match tokio::time::timeout(after, work).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Timeout { operation, after, applied }),
+        }
+    }
+
+    async fn put(
+        &self,
+        operation: &'static str,
+        repeatable: bool,
+        command: Command,
+    ) -> Result<Reply, StoreError> {
+        self.propose(operation, repeatable, Proposed::Command(command)).await
+    }
+}
+
+/// What is to enter the log.
+enum Proposed {
+    Command(Command),
+    /// With others of the same moment.
+    Renewal(SessionId),
 }
 
 #[async_trait]
 impl VersionedStore for RaftStore {
-    async fn get(&self, _key: &Key) -> Result<Fresh<Option<Record>>, StoreError> {
-        Err(unavailable("read"))
+    async fn get(&self, key: &Key) -> Result<Fresh<Option<Record>>, StoreError> {
+        self.read("read", |state| Fresh { value: state.get(key).cloned(), revision: state.revision() }).await
     }
-    async fn get_stale(&self, _key: &Key) -> Result<Stale<Option<Record>>, StoreError> {
-        Err(unavailable("read"))
+
+    async fn get_stale(&self, key: &Key) -> Result<Stale<Option<Record>>, StoreError> {
+        self.read_stale("read", |state| Stale { value: state.get(key).cloned(), revision: state.revision() })
     }
-    async fn scan(&self, _scan: &Scan) -> Result<Fresh<Page>, StoreError> {
-        Err(unavailable("read"))
+
+    async fn scan(&self, scan: &Scan) -> Result<Fresh<Page>, StoreError> {
+        scan.check()?;
+        self.read("scan", |state| {
+            let (records, more) = state.scan(scan);
+            Fresh { value: Page { records, more }, revision: state.revision() }
+        })
+        .await
     }
-    async fn scan_stale(&self, _scan: &Scan) -> Result<Stale<Page>, StoreError> {
-        Err(unavailable("read"))
+
+    async fn scan_stale(&self, scan: &Scan) -> Result<Stale<Page>, StoreError> {
+        scan.check()?;
+        self.read_stale("scan", |state| {
+            let (records, more) = state.scan(scan);
+            Stale { value: Page { records, more }, revision: state.revision() }
+        })
     }
-    async fn transact(&self, _txn: Txn) -> Result<TxnOutcome, TxnError> {
-        Err(unavailable("write").into())
+
+    async fn transact(&self, txn: Txn) -> Result<TxnOutcome, TxnError> {
+        txn.check()?;
+        let compares = txn.compares.clone();
+        let repeatable = txn.idempotency.is_some();
+        let nonce = rng().u64(..);
+        let command = Command::Txn(audit::command(txn, self.core.options.clock.wall(), nonce));
+        match self.put("transact", repeatable, command).await? {
+            Reply::Txn(outcome) => outcome.map_err(|refusal| refusal.into_error(&compares)),
+            other => Err(unexpected(&other).into()),
+        }
     }
+
     async fn watch(
         &self,
-        _prefix: &Prefix,
-        _from: WatchFrom,
-        _options: WatchOptions,
+        prefix: &Prefix,
+        from: WatchFrom,
+        options: WatchOptions,
     ) -> Result<WatchStream, StoreError> {
-        Err(unavailable("watch"))
+        let group = match from {
+            // What was committed before the call is not to be told.
+            WatchFrom::Now => self.catch_up("watch").await?,
+            WatchFrom::After(_) => self.group_for("watch")?,
+        };
+        let hub = &group.applied.hub;
+        Ok(group.applied.read(|state| crate::hub::begin(hub, state, prefix, from, options)))
     }
-    async fn open_session(&self, _request: OpenSession) -> Result<Session, SessionError> {
-        Err(unavailable("open a session").into())
+
+    async fn open_session(&self, request: OpenSession) -> Result<Session, SessionError> {
+        request.check()?;
+        let command = Command::Open { owner: request.owner, ttl: request.ttl };
+        match self.put("open a session", false, command).await? {
+            Reply::Opened(session) => Ok(session),
+            other => Err(unexpected(&other).into()),
+        }
     }
-    async fn keep_alive(&self, _session: SessionId) -> Result<Session, SessionError> {
-        Err(unavailable("renew a session").into())
+
+    async fn keep_alive(&self, session: SessionId) -> Result<Session, SessionError> {
+        match self.propose("renew a session", true, Proposed::Renewal(session)).await? {
+            Reply::Renewed(mut renewed) => renewed.pop().flatten().ok_or(SessionError::Gone { session }),
+            other => Err(unexpected(&other).into()),
+        }
     }
-    async fn close_session(&self, _session: SessionId) -> Result<Revision, SessionError> {
-        Err(unavailable("close a session").into())
+
+    async fn close_session(&self, session: SessionId) -> Result<Revision, SessionError> {
+        match self.put("close a session", false, Command::Close(session)).await? {
+            Reply::Closed(revision) => revision.ok_or(SessionError::Gone { session }),
+            other => Err(unexpected(&other).into()),
+        }
     }
-    async fn session(&self, _session: SessionId) -> Result<Option<Session>, StoreError> {
-        Err(unavailable("read"))
+
+    async fn session(&self, session: SessionId) -> Result<Option<Session>, StoreError> {
+        self.read("read a session", |state| state.session(session).cloned()).await
     }
-    async fn compact(&self, _through: Revision) -> Result<(), StoreError> {
-        Err(unavailable("compact"))
+
+    async fn compact(&self, through: Revision) -> Result<(), StoreError> {
+        match self.put("compact", true, Command::Compact(through)).await? {
+            Reply::Compacted(_) => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
+
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {
-        Err(unavailable("read"))
+        let state = self.read("take a snapshot", State::clone).await?;
+        Ok(Box::pin(futures_util::stream::iter(SnapshotWriter::new(state).map(Ok))))
     }
-    async fn restore(&self, _snapshot: ByteStream) -> Result<Restored, StoreError> {
-        Err(unavailable("restore"))
+
+    async fn restore(&self, mut snapshot: ByteStream) -> Result<Restored, StoreError> {
+        let refused = |problem: String| StoreError::Damaged { what: "the snapshot".to_owned(), problem };
+        let id = rng().u64(1..);
+        let (mut offset, mut hash) = (0, xxhash_rust::xxh3::Xxh3::new());
+        while let Some(piece) = snapshot.next().await {
+            let mut piece = piece?;
+            while !piece.is_empty() {
+                let data = piece.split_to(piece.len().min(RESTORE_PIECE_BYTES));
+                hash.update(&data);
+                let length = data.len() as u64;
+                match self.put("restore", false, Command::RestoreChunk { id, offset, data }).await? {
+                    Reply::Staged(staged) => staged.map_err(refused)?,
+                    other => return Err(unexpected(&other)),
+                };
+                offset += length;
+            }
+        }
+        let end = Command::RestoreEnd { id, bytes: offset, xxh3: hash.digest() };
+        match self.put("restore", false, end).await? {
+            Reply::Restored(restored) => restored.map_err(refused),
+            other => Err(unexpected(&other)),
+        }
     }
+
     async fn status(&self) -> Result<StoreStatus, StoreError> {
-        Err(unavailable("read"))
+        let group = self.group_for("tell the status")?;
+        let leader = match group.leadership() {
+            Leadership::Here => Some(self.core.options.node_id.clone()),
+            Leadership::There(node) => Some(node),
+            Leadership::Unknown => None,
+        };
+        let read_only = group.log.full();
+        Ok(group.applied.read(|state| StoreStatus {
+            provider: "raft",
+            revision: state.revision(),
+            compacted: state.compacted(),
+            generation: state.generation(),
+            leader,
+            read_only,
+            records: state.records_len() as u64,
+            sessions: state.sessions().len() as u64,
+        }))
     }
 }

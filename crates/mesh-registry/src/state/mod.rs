@@ -161,6 +161,13 @@ impl State {
         self.history.after(after, prefix)
     }
 
+    /// Every change after a revision, whatever its key; `None` if some of them are forgotten.
+    #[cfg(feature = "raft")]
+    pub(crate) fn revised_after(&self, after: Revision) -> Option<impl Iterator<Item = &Revised>> {
+        let iter = self.history.iter().filter(move |revised| revised.revision > after);
+        (after >= self.compacted()).then_some(iter)
+    }
+
     /// Makes this state break a rule from here on. For tests of a test harness.
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&mut self, bug: PlantedBug) {

@@ -1,0 +1,162 @@
+//! One voter's part of its group: log, state, and openraft between them.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use mesh_core::{NodeId, fs::DirectoryLock};
+use mesh_transport::rpc::Lane;
+use openraft::{Config, ServerState, SnapshotPolicy, async_runtime::watch::WatchReceiver};
+
+use super::{
+    Peers, RaftError, RaftOptions, duties,
+    identity::Seat,
+    log::Log,
+    machine::{Applied, Machine},
+    network::Network,
+    propose::Proposer,
+    snapshot::Incoming,
+    types::{Membership, Raft, Voter},
+};
+use crate::{
+    Leadership, RegistryConfig,
+    wire::{self, raft_client::RaftClient},
+};
+
+/// Entries that stay in the log after a snapshot, for followers that are a little behind.
+const KEPT_ENTRIES: u64 = 2000;
+/// Messages that wait for openraft's own task.
+const CHANNEL: u64 = 4096;
+
+/// See the module.
+pub(super) struct Group {
+    pub(super) seat: Seat,
+    pub(super) raft: Raft,
+    pub(super) log: Log,
+    pub(super) applied: Arc<Applied>,
+    pub(super) proposer: Proposer,
+    pub(super) incoming: Arc<tokio::sync::Mutex<Incoming>>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// openraft's settings.
+fn config(seat: Seat, settings: &RegistryConfig) -> Result<Config, RaftError> {
+    let config = Config {
+        cluster_name: seat.group.to_string(),
+        heartbeat_interval: millis(settings.heartbeat_interval),
+        election_timeout_min: millis(settings.election_timeout),
+        election_timeout_max: millis(settings.election_timeout) * 2,
+        install_snapshot_timeout: 10_000,
+        max_payload_entries: 512,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_entries),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(settings.snapshot_entries),
+        purge_batch_size: 256,
+        replication_lag_threshold: settings.snapshot_entries * 2,
+        api_channel_size: Some(CHANNEL),
+        notification_channel_size: Some(CHANNEL),
+        // A voter that was cut off must not disturb the others when it is back.
+        enable_pre_vote: Some(true),
+        // A leader that restarts has to be elected: what it applied is in memory alone.
+        enable_leader_restore: Some(false),
+        broadcast_submitted_on_append: Some(true),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| RaftError::Stopped(error.into()))
+}
+
+impl Group {
+    /// Opens log and state of a directory and goes on with the group.
+    pub(super) async fn start(options: &RaftOptions, seat: Seat, log: Log) -> Result<Arc<Self>, RaftError> {
+        let folder = options.directory.clone();
+        let machine =
+            Machine::open(folder.clone(), log.clone(), options.config.drift_ppm, Arc::clone(&options.clock))?;
+        let applied = machine.applied();
+        let network = Network { peers: Arc::clone(&options.peers), seat };
+        let config = Arc::new(config(seat, &options.config)?);
+        let raft = Raft::new(seat.id, config, network, log.clone(), machine)
+            .await
+            .map_err(|error| RaftError::Stopped(error.into()))?;
+        let incoming = Arc::new(tokio::sync::Mutex::new(Incoming::new(folder)));
+        let group = Arc::new_cyclic(|group| {
+            let proposer = Proposer::new(Weak::clone(group));
+            Self { seat, raft, log, applied, proposer, incoming }
+        });
+        duties::start(&group, &options.clock);
+        Ok(group)
+    }
+
+    /// Makes this node the only voter of a group that has none yet.
+    pub(super) async fn initialize(&self, voter: Voter) -> Result<(), RaftError> {
+        let members = BTreeMap::from([(self.seat.id, voter)]);
+        self.raft.initialize(members).await.map_err(|error| RaftError::Stopped(error.into()))
+    }
+
+    /// Who is in the group, as far as this node knows.
+    pub(super) fn membership(&self) -> Membership {
+        self.raft.server_metrics().borrow_watched().membership_config.membership().clone()
+    }
+
+    /// The node behind a raft id.
+    pub(super) fn node_of(&self, id: u64) -> Option<NodeId> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&id).and_then(|voter| voter.node.clone())
+    }
+
+    /// Who leads.
+    pub(super) fn leadership(&self) -> Leadership {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        match metrics.current_leader {
+            Some(id) if id == self.seat.id && metrics.state == ServerState::Leader => Leadership::Here,
+            Some(id) if id != self.seat.id => {
+                let voter = metrics.membership_config.membership().get_node(&id);
+                match voter.and_then(|voter| voter.node.clone()) {
+                    Some(node) => Leadership::There(node),
+                    None => Leadership::Unknown,
+                }
+            }
+            _ => Leadership::Unknown,
+        }
+    }
+
+    /// The raft id of the leader, if it is another.
+    pub(super) fn other_leader(&self) -> Option<u64> {
+        self.raft.server_metrics().borrow_watched().current_leader.filter(|id| *id != self.seat.id)
+    }
+
+    /// Asks the leader how far a copy must be to be read as if it were the leader's: one after the index of
+    /// the last entry that it must have applied. `None` if there is no answer.
+    pub(super) async fn ask_read_index(&self, peers: &dyn Peers) -> Option<u64> {
+        let to = self.other_leader()?;
+        let channel = peers.channel(&self.node_of(to)?, Lane::Control).ok()?;
+        let head = wire::RaftHead { group: self.seat.group.to_bytes(), from: self.seat.id, to };
+        let request = wire::RaftReadIndex { head: Some(head) };
+        let reply = RaftClient::new(channel).read_index(request).await.ok()?;
+        Some(reply.into_inner().index?.index + 1)
+    }
+
+    pub(super) async fn stop(&self) {
+        // It has stopped already, or stops now.
+        let _ = self.raft.shutdown().await;
+        self.log.close().await;
+    }
+}
+
+/// Opens the log of a directory off the runtime's threads.
+pub(super) async fn open_log(options: &RaftOptions, lock: &Arc<DirectoryLock>) -> Result<Log, RaftError> {
+    let (folder, clock) = (log_folder(&options.directory), Arc::clone(&options.clock));
+    let lock = Some(Arc::clone(lock));
+    let opened = tokio::task::spawn_blocking(move || Log::open(folder, clock, lock)).await;
+    opened.map_err(|error| RaftError::Stopped(error.into()))?
+}
+
+pub(super) fn log_folder(directory: &Path) -> std::path::PathBuf {
+    directory.join("log")
+}
