@@ -83,10 +83,6 @@ impl Etcd {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Settings for a store of its own.
     pub(crate) fn config(&self) -> EtcdConfig {
         EtcdConfig {

@@ -7,6 +7,7 @@
 pub(crate) mod etcd;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
+pub(crate) mod stories;
 
 use std::{
     fs::{self, File},
