@@ -38,6 +38,7 @@ const ABSENT: &[(&str, &[&str])] = &[
 const OPTIONAL: &[(&str, &[&str])] = &[
     ("mesh-core", &["serde", "xxhash-rust"]),
     ("mesh-gossip", &["tokio", "tracing", "prometheus-client", "serde"]),
+    ("mesh-leader", &["tokio", "tracing", "prometheus-client", "serde", "tonic", "redb"]),
 ];
 
 /// Crates that `xtask` may use: it must compile in seconds.
