@@ -144,6 +144,10 @@ impl Hub {
     }
 
     /// Ends every watch, after what is queued, with an error.
+    #[cfg_attr(
+        not(any(feature = "etcd", feature = "postgres", feature = "raft")),
+        allow(dead_code, reason = "the memory provider goes on until it is dropped")
+    )]
     pub(crate) fn end(&self, error: impl Fn() -> StoreError + Send + Sync + 'static) {
         let error: EndOfWatch = Arc::new(error);
         let watchers = std::mem::take(&mut lock(&self.watchers).by_id);

@@ -87,7 +87,7 @@ impl Peers {
         let voters = self.voters.voters();
         let mut known = self.lock();
         known.reads += u64::from(whom == Whom::Nearest);
-        let look_around = whom == Whom::Nearest && known.reads % LOOK_AROUND_EVERY == 0;
+        let look_around = whom == Whom::Nearest && known.reads.is_multiple_of(LOOK_AROUND_EVERY);
         let candidates = voters.iter().filter(|target| passed(&target.node_id));
         // The smallest comes first; voters of the same rank, in the order of the list.
         let rank = |target: &&Target| {
