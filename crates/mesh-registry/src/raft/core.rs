@@ -1,8 +1,12 @@
 //! What a node keeps of its group, whether or not it has one yet.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use mesh_core::{NodeId, fs::DirectoryLock};
@@ -13,10 +17,12 @@ use super::{
     Begin, RaftError, RaftOptions,
     group::{Group, log_folder, open_log},
     identity::{GroupId, Identity, Seat},
+    join,
     log::chain,
+    pilot::{self, Candidates},
     types::Voter,
 };
-use crate::wire;
+use crate::{Leadership, planted::PlantedBug, wire};
 
 /// The raft id of the node that begins a group. Others get the index of a log entry, which is never so low.
 const FIRST_ID: u64 = 1;
@@ -28,6 +34,13 @@ pub(super) struct Core {
     identity: Mutex<Identity>,
     group: watch::Sender<Option<Arc<Group>>>,
     failure: watch::Sender<Option<Arc<RaftError>>>,
+    /// Nodes that would like to be one of the group.
+    pub(super) candidates: Candidates,
+    /// Whether the leader said that this node is none of the group any more.
+    outside: AtomicBool,
+    /// The raft ids that nodes had, for a planted bug.
+    pub(super) former: Mutex<BTreeMap<NodeId, u64>>,
+    planted: Mutex<Option<PlantedBug>>,
     /// One at a time takes a seat or gives one up.
     seating: tokio::sync::Mutex<()>,
     lock: Arc<DirectoryLock>,
@@ -52,6 +65,10 @@ impl Core {
             identity: Mutex::new(identity.clone()),
             group: watch::Sender::new(None),
             failure: watch::Sender::new(None),
+            candidates: Candidates::default(),
+            outside: AtomicBool::new(false),
+            former: Mutex::default(),
+            planted: Mutex::default(),
             seating: tokio::sync::Mutex::new(()),
             lock,
         });
@@ -62,11 +79,12 @@ impl Core {
             (None, Begin::NewGroup) => core.begin().await?,
             (None, Begin::Wait) => {}
         }
+        join::start(&core);
         Ok(core)
     }
 
     /// Goes on in the group that the directory belongs to.
-    async fn resume(&self, seat: Seat) -> Result<(), RaftError> {
+    async fn resume(self: &Arc<Self>, seat: Seat) -> Result<(), RaftError> {
         let folder = log_folder(&self.options.directory);
         // A voter without its log and votes could be talked into voting twice.
         let is_there = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
@@ -80,7 +98,7 @@ impl Core {
     }
 
     /// Begins a new group.
-    async fn begin(&self) -> Result<(), RaftError> {
+    async fn begin(self: &Arc<Self>) -> Result<(), RaftError> {
         self.clear()?;
         let seat = Seat { group: GroupId::random(&mut rng()), id: FIRST_ID };
         let log = open_log(&self.options, &self.lock).await?;
@@ -113,8 +131,9 @@ impl Core {
         Ok(())
     }
 
-    fn enter(&self, group: Arc<Group>) {
+    fn enter(self: &Arc<Self>, group: Arc<Group>) {
         self.watch_failure(&group);
+        pilot::start(self, &group);
         self.group.send_replace(Some(group));
     }
 
@@ -165,8 +184,34 @@ impl Core {
         Voter { node: Some(node), directory }
     }
 
+    /// The group that this node can speak for; `None` if it is none of it, or none any more.
     pub(super) fn group(&self) -> Option<Arc<Group>> {
+        self.seated().filter(|_| !self.is_outside())
+    }
+
+    /// The group that the directory belongs to.
+    pub(super) fn seated(&self) -> Option<Arc<Group>> {
         self.group.borrow().clone()
+    }
+
+    /// Whether the group has gone on without this node.
+    pub(super) fn is_outside(&self) -> bool {
+        self.outside.load(Ordering::Relaxed)
+    }
+
+    /// Takes a leader's word on whether this node is one of the group.
+    pub(super) fn learn(&self, reply: &wire::RaftHelloReply) {
+        let Some(group) = self.seated() else { return };
+        if GroupId::from_bytes(&reply.group) != Some(group.seat.group) {
+            return;
+        }
+        let before = self.outside.swap(!reply.member, Ordering::Relaxed);
+        if before == reply.member {
+            let (voter, group_id) = (group.seat.id, group.seat.group);
+            tracing::info!(voter, group = %group_id, member = reply.member, "the leader said who is in the group");
+            // Whoever is outside must not ask for votes.
+            group.raft.runtime_config().elect(reply.member);
+        }
     }
 
     pub(super) fn groups(&self) -> watch::Receiver<Option<Arc<Group>>> {
@@ -188,17 +233,54 @@ impl Core {
         self.failure.borrow().clone()
     }
 
-    pub(super) fn hello(&self, _asked: &wire::RaftHello) -> wire::RaftHelloReply {
+    /// What this node has in its data directory.
+    pub(super) fn hello(&self) -> wire::RaftHello {
         let identity = self.identity();
-        wire::RaftHelloReply {
+        wire::RaftHello {
             group: identity.seat.map(|seat| seat.group.to_bytes()).unwrap_or_default(),
             id: identity.seat.map_or(0, |seat| seat.id),
             directory: identity.directory,
         }
     }
 
+    /// Answers a node that asks whether it is one of the group.
+    pub(super) fn answer(&self, node: NodeId, hello: wire::RaftHello) -> wire::RaftHelloReply {
+        let Some(group) = self.group() else { return wire::RaftHelloReply::default() };
+        let leader = match group.leadership() {
+            Leadership::Here => Some(self.options.node_id.clone()),
+            Leadership::There(node) => Some(node),
+            Leadership::Unknown => None,
+        };
+        let leads = group.leadership() == Leadership::Here;
+        let member = group.node_of(hello.id).is_some_and(|known| known == node);
+        if leads {
+            self.candidates.heard(node, hello, self.options.clock.now());
+        }
+        wire::RaftHelloReply {
+            group: group.seat.group.to_bytes(),
+            leader: leader.map(String::from).unwrap_or_default(),
+            leads,
+            member,
+        }
+    }
+
+    /// Whether this node breaks that rule on purpose.
+    pub(super) fn has_bug(&self, bug: PlantedBug) -> bool {
+        cfg!(feature = "planted-bugs")
+            && *self.planted.lock().unwrap_or_else(PoisonError::into_inner) == Some(bug)
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn plant(&self, bug: PlantedBug) {
+        *self.planted.lock().unwrap_or_else(PoisonError::into_inner) = Some(bug);
+        if let Some(group) = self.seated() {
+            group.log.plant(bug);
+            group.applied.plant(bug);
+        }
+    }
+
     /// Takes the seat that a group's leader gives this node.
-    pub(super) async fn adopt(&self, by: &NodeId, asked: &wire::RaftAdopt) -> Result<(), Status> {
+    pub(super) async fn adopt(self: &Arc<Self>, by: &NodeId, asked: &wire::RaftAdopt) -> Result<(), Status> {
         let _seating = self.seating.lock().await;
         let Some(group) = GroupId::from_bytes(&asked.group) else {
             return Err(Status::invalid_argument("a group has 16 bytes"));

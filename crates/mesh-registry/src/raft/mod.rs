@@ -3,16 +3,19 @@
 //! The replicated log is run by openraft, whose types do not leave this module: what is on disk and on
 //! the wire has formats of our own.
 
+mod autopilot;
 mod codec;
 mod core;
 mod duties;
 mod error;
 mod group;
 mod identity;
+mod join;
 mod log;
 mod machine;
 mod network;
 mod options;
+mod pilot;
 mod propose;
 mod provider;
 mod service;

@@ -109,10 +109,7 @@ impl RaftStore {
     /// Makes this node break a rule from here on. For tests of a test harness.
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&self, bug: crate::PlantedBug) {
-        if let Some(group) = self.core.group() {
-            group.log.plant(bug);
-            group.applied.plant(bug);
-        }
+        self.core.plant(bug);
     }
 }
 

@@ -55,7 +55,7 @@ fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
 
 impl Service {
     fn group(&self) -> Result<Arc<Group>, Status> {
-        self.core.group().ok_or_else(|| Status::unavailable("this node belongs to no group of voters yet"))
+        self.core.seated().ok_or_else(|| Status::unavailable("this node belongs to no group of voters yet"))
     }
 
     /// The group that `head` speaks of, if `node` may speak so.
@@ -286,8 +286,8 @@ impl raft_server::Raft for Service {
         &self,
         request: Request<wire::RaftHello>,
     ) -> Result<Response<wire::RaftHelloReply>, Status> {
-        caller(&request)?;
-        Ok(Response::new(self.core.hello(request.get_ref())))
+        let node = caller(&request)?;
+        Ok(Response::new(self.core.answer(node, request.into_inner())))
     }
 
     async fn adopt(

@@ -680,15 +680,10 @@ pub struct RaftReadIndexReply {
     #[prost(message, optional, tag = "1")]
     pub index: ::core::option::Option<RaftLogId>,
 }
+/// What the caller has in its data directory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftHello {
-    /// The group of whoever asks.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub group: ::prost::bytes::Bytes,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RaftHelloReply {
-    /// Empty: in none.
+    /// Empty: belongs to no group.
     #[prost(bytes = "bytes", tag = "1")]
     pub group: ::prost::bytes::Bytes,
     /// 0: has no number.
@@ -696,6 +691,21 @@ pub struct RaftHelloReply {
     pub id: u64,
     #[prost(uint64, tag = "3")]
     pub directory: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftHelloReply {
+    /// Empty: belongs to no group.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    /// The node that leads; empty if it is not known.
+    #[prost(string, tag = "2")]
+    pub leader: ::prost::alloc::string::String,
+    /// Whether the answer is the leader's own.
+    #[prost(bool, tag = "3")]
+    pub leads: bool,
+    /// Whether the caller is one of the group, by its number. The leader alone can tell.
+    #[prost(bool, tag = "4")]
+    pub member: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftAdopt {
@@ -952,7 +962,7 @@ pub mod raft_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Raft", "ReadIndex"));
             self.inner.unary(req, path, codec).await
         }
-        /// What a node has in its data directory.
+        /// Tells the leader of a node that would be one of the group.
         pub async fn hello(
             &mut self,
             request: impl tonic::IntoRequest<super::RaftHello>,
@@ -1057,7 +1067,7 @@ pub mod raft_server {
             tonic::Response<super::RaftReadIndexReply>,
             tonic::Status,
         >;
-        /// What a node has in its data directory.
+        /// Tells the leader of a node that would be one of the group.
         async fn hello(
             &self,
             request: tonic::Request<super::RaftHello>,
@@ -2983,7 +2993,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     (\x04R\x08sessions\x12\x12\n\x04xxh3\x18\x03\x20\x01(\x04R\x04xxh3*\x9f\x01\n\x0bDeleteCause\x12\x18\
     \n\x14DELETE_CAUSE_UNKNOWN\x10\x00\x12\x18\n\x14DELETE_CAUSE_WRITTEN\x10\x01\x12\x1f\n\x1bDELETE_CAU\
     SE_SESSION_CLOSED\x10\x02\x12\x20\n\x1cDELETE_CAUSE_SESSION_EXPIRED\x10\x03\x12\x19\n\x15DELETE_CAUS\
-    E_RESTORED\x10\x04b\x06proto3\n\xca\x1d\n\nraft.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"\
+    E_RESTORED\x10\x04b\x06proto3\n\x90\x1e\n\nraft.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"\
     D\n\x08RaftHead\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x12\n\x04from\x18\x02\x20\x01(\
     \x04R\x04from\x12\x0e\n\x02to\x18\x03\x20\x01(\x04R\x02to\"T\n\nRaftBallot\x12\x12\n\x04term\x18\x01\
     \x20\x01(\x04R\x04term\x12\x14\n\x05voter\x18\x02\x20\x01(\x04R\x05voter\x12\x1c\n\tcommitted\x18\x03\
@@ -3029,78 +3039,80 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     sh.registry.v1.RaftBallotH\x00R\x05other\x127\n\x06behind\x18\x03\x20\x01(\x0b2\x1d.mesh.registry.v1\
     .RaftPartialH\x00R\x06behindB\x08\n\x06result\"?\n\rRaftReadIndex\x12.\n\x04head\x18\x01\x20\x01(\x0b\
     2\x1a.mesh.registry.v1.RaftHeadR\x04head\"G\n\x12RaftReadIndexReply\x121\n\x05index\x18\x01\x20\x01(\
-    \x0b2\x1b.mesh.registry.v1.RaftLogIdR\x05index\"!\n\tRaftHello\x12\x14\n\x05group\x18\x01\x20\x01(\x0c\
-    R\x05group\"T\n\x0eRaftHelloReply\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\
-    \x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"O\n\tRaftAdopt\x12\x14\
-    \n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdi\
-    rectory\x18\x03\x20\x01(\x04R\tdirectory\"\x10\n\x0eRaftAdoptReply\"f\n\x0cRaftIdentity\x12\x12\n\x04\
-    node\x18\x01\x20\x01(\tR\x04node\x12\x1c\n\tdirectory\x18\x02\x20\x01(\x04R\tdirectory\x12\x14\n\x05\
-    group\x18\x03\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\x04\x20\x01(\x04R\x02id2\xfb\x04\n\x04Raft\x12\
-    I\n\x06Append\x12\x1c.mesh.registry.v1.RaftAppend\x1a!.mesh.registry.v1.RaftAppendReply\x12Q\n\nAppe\
-    ndMany\x12\x1c.mesh.registry.v1.RaftAppend\x1a!.mesh.registry.v1.RaftAppendReply(\x010\x01\x12J\n\x04\
-    Vote\x12!.mesh.registry.v1.RaftVoteRequest\x1a\x1f.mesh.registry.v1.RaftVoteReply\x12T\n\x08Snapshot\
-    \x12#.mesh.registry.v1.RaftSnapshotPiece\x1a#.mesh.registry.v1.RaftSnapshotReply\x12O\n\x08Transfer\x12\
-    \x1e.mesh.registry.v1.RaftTransfer\x1a#.mesh.registry.v1.RaftTransferReply\x12R\n\tReadIndex\x12\x1f\
-    .mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexReply\x12F\n\x05Hello\x12\x1b.mes\
-    h.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05Adopt\x12\x1b.mesh.registr\
-    y.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\x85\x1d\n\x0bstore.proto\x12\x10\
-    mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12\
-    \x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b\
-    2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\x01(\x04R\x08revision\"g\n\
-    \x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\n\x05after\x18\x02\x20\x01\
-    (\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05stale\x18\x04\x20\x01(\x08\
-    R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mesh.registry.v1.RecordR\x07r\
-    ecords\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08\
-    revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh.registry.v1.TxnR\x03t\
-    xn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c.mesh.registry.v1.TxnOutcom\
-    eH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.registry.v1.RefusalH\x00R\x07ref\
-    usedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\
-    \x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12buffer_changes_max\x18\x03\
-    \x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\x06latestB\x08\n\x06_afte\
-    r\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh.registry.v1.WatchChangesH\
-    \x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookmark\x12.\n\x03gap\x18\x03\x20\
-    \x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\x18\x04\x20\x01(\x0b2\x17.me\
-    sh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChanges\x12\x1a\n\x08revision\x18\
-    \x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.registry.v1.ChangeR\x07\
-    changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGap\x12\x12\n\x04from\x18\x01\x20\
-    \x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0bOpenRequest\x12\x15\n\x06ttl_\
-    ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07\
-    session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.registry.v1.SessionR\x07\
-    session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\"*\n\x0eCompactRequ\
-    est\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0cCompactReply\"\x11\n\x0fSnapsho\
-    tRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\x00R\x04data\x12\x12\n\x03end\x18\
-    \x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\x12\x1a\n\x08revision\x18\x01\x20\
-    \x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\ngeneration\"\x0f\n\rStatusReques\
-    t\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1c\n\tcomp\
-    acted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\x20\x01(\x04R\ngeneration\x12\x16\
-    \n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\
-    \n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sessions\x18\x07\x20\x01(\x04R\x08sessio\
-    ns\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bun\
-    available\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\
-    \n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\
-    \x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnl\
-    y\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00\
-    R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00\
-    R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\
-    \n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\
-    \x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0ea\
-    ppliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after\
-    _ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnkn\
-    own\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\
-    \x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\
-    \n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07\
-    failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\
-    \x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDeta\
-    ilR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05\
-    value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetR\
-    equest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b\
-    .mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.re\
-    gistry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.\
-    v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.Sess\
-    ionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionR\
-    eply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12\
-    K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07\
-    Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snap\
-    shot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Rest\
-    ore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Statu\
-    s\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusReplyb\x06proto3";
+    \x0b2\x1b.mesh.registry.v1.RaftLogIdR\x05index\"O\n\tRaftHello\x12\x14\n\x05group\x18\x01\x20\x01(\x0c\
+    R\x05group\x12\x0e\n\x02id\x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\td\
+    irectory\"l\n\x0eRaftHelloReply\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x16\n\x06leade\
+    r\x18\x02\x20\x01(\tR\x06leader\x12\x14\n\x05leads\x18\x03\x20\x01(\x08R\x05leads\x12\x16\n\x06membe\
+    r\x18\x04\x20\x01(\x08R\x06member\"O\n\tRaftAdopt\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\
+    \x0e\n\x02id\x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"\x10\
+    \n\x0eRaftAdoptReply\"f\n\x0cRaftIdentity\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x1c\n\td\
+    irectory\x18\x02\x20\x01(\x04R\tdirectory\x12\x14\n\x05group\x18\x03\x20\x01(\x0cR\x05group\x12\x0e\n\
+    \x02id\x18\x04\x20\x01(\x04R\x02id2\xfb\x04\n\x04Raft\x12I\n\x06Append\x12\x1c.mesh.registry.v1.Raft\
+    Append\x1a!.mesh.registry.v1.RaftAppendReply\x12Q\n\nAppendMany\x12\x1c.mesh.registry.v1.RaftAppend\x1a\
+    !.mesh.registry.v1.RaftAppendReply(\x010\x01\x12J\n\x04Vote\x12!.mesh.registry.v1.RaftVoteRequest\x1a\
+    \x1f.mesh.registry.v1.RaftVoteReply\x12T\n\x08Snapshot\x12#.mesh.registry.v1.RaftSnapshotPiece\x1a#.\
+    mesh.registry.v1.RaftSnapshotReply\x12O\n\x08Transfer\x12\x1e.mesh.registry.v1.RaftTransfer\x1a#.mes\
+    h.registry.v1.RaftTransferReply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.r\
+    egistry.v1.RaftReadIndexReply\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.regist\
+    ry.v1.RaftHelloReply\x12F\n\x05Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.Raf\
+    tAdoptReplyb\x06proto3\n\x85\x1d\n\x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\
+    \nGetRequest\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05\
+    stale\"X\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\
+    \x12\x1a\n\x08revision\x18\x02\x20\x01(\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\
+    \x01\x20\x01(\tR\x06prefix\x12\x14\n\x05after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\
+    \x20\x01(\rR\x05limit\x12\x14\n\x05stale\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07re\
+    cords\x18\x01\x20\x03(\x0b2\x18.mesh.registry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01\
+    (\x08R\x04more\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\
+    \n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07\
+    applied\x18\x01\x20\x01(\x0b2\x1c.mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\
+    \x02\x20\x01(\x0b2\x19.mesh.registry.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatc\
+    hRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00\
+    R\x05after\x88\x01\x01\x12,\n\x12buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\
+    \x06latest\x18\x04\x20\x01(\x08R\x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07change\
+    s\x18\x01\x20\x01(\x0b2\x1e.mesh.registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\
+    \x02\x20\x01(\x04H\x00R\x08bookmark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGa\
+    pH\x00R\x03gap\x127\n\theartbeat\x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\
+    \n\x05event\"r\n\x0cWatchChanges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07c\
+    hanges\x18\x02\x20\x03(\x0b2\x18.mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01\
+    (\x08R\x04more\".\n\x08WatchGap\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\
+    \x20\x01(\x04R\x02to\"$\n\x0bOpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0e\
+    SessionRequest\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07\
+    session\x18\x01\x20\x01(\x0b2\x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08\
+    revision\x18\x01\x20\x01(\x04R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01\
+    (\x04R\x07through\"\x0e\n\x0cCompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04\
+    data\x18\x01\x20\x01(\x0cH\x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04\
+    part\"J\n\x0cRestoreReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngenerat\
+    ion\x18\x02\x20\x01(\x04R\ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08\
+    revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\
+    \x1e\n\ngeneration\x18\x03\x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06lead\
+    er\x12\x1b\n\tread_only\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07\
+    records\x12\x1a\n\x08sessions\x18\x07\x20\x01(\x04R\x08sessions\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\
+    \x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.re\
+    gistry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mes\
+    h.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04\
+    busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\t\
+    H\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\
+    \x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\
+    \t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.St\
+    oreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\t\
+    R\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\
+    \x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\
+    \'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\
+    \x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\
+    \n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\
+    \x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04cod\
+    e\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07detail\
+    s\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\
+    \x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\
+    \n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\
+    \n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transac\
+    t\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e\
+    .mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.\
+    registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registr\
+    y.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.S\
+    essionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.Session\
+    Request\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequ\
+    est\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\
+    \x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e\
+    .mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.\
+    mesh.registry.v1.StatusReplyb\x06proto3";
