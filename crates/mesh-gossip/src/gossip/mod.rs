@@ -286,8 +286,8 @@ impl Gossip {
     }
 
     /// The node was paused or starved: nobody else is to blame for what it missed.
-    fn forgive(&mut self, late_by: Duration) {
-        self.prober.forgive(late_by);
+    fn forgive(&mut self, now: Instant, late_by: Duration) {
+        self.prober.forgive(now, late_by);
         for suspicion in self.suspicions.values_mut() {
             suspicion.forgive(late_by);
         }
@@ -322,7 +322,7 @@ impl Machine for Gossip {
         }
         let late_by = self.poll_timeout().map_or(Duration::ZERO, |due| now.since(due));
         if late_by > LATE {
-            self.forgive(late_by);
+            self.forgive(now, late_by);
         }
         if self.overlay_due.is_some_and(|due| due <= now) {
             if self.rejoin.ready {

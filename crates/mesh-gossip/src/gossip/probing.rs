@@ -115,7 +115,7 @@ impl Prober {
         outstanding.into_iter().chain(scheduled).chain(self.nudge_due).min()
     }
 
-    pub(super) fn forgive(&mut self, late_by: Duration) {
+    pub(super) fn forgive(&mut self, now: Instant, late_by: Duration) {
         self.health = (self.health + 1).min(HEALTH_MAX);
         self.lateness = (self.lateness + 1).min(HEALTH_MAX);
         for outstanding in self.outstanding.values_mut() {
@@ -124,7 +124,8 @@ impl Prober {
         for relay in &mut self.relays {
             relay.deadline += late_by;
         }
-        self.heard_at += late_by;
+        // What had waited for us may have been read already.
+        self.heard_at = (self.heard_at + late_by).min(now);
     }
 
     /// Ends a probe. A turn that came in the meantime is due now, not late: lateness is only our own.
