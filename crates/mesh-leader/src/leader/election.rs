@@ -1,5 +1,7 @@
 //! Becoming the leader of a scope: whose turn it is, the grant, and learning of it.
 
+use std::time::Duration;
+
 use mesh_core::{
     Instant, NodeId,
     store::{Applied, Compare, Grant, Operation, Txn, TxnError, TxnOutcome},
@@ -9,7 +11,7 @@ use super::{
     LeaderCore,
     rank::Electorate,
     requests::Asker,
-    seat::{Attempt, Phase, Plan, Tenure},
+    seat::{Attempt, Phase, Plan, Seat, Tenure},
     session::{backoff, jittered},
     view::Reign,
 };
@@ -76,16 +78,14 @@ impl LeaderCore {
         // The best one waits as well if a better one may be about to appear.
         let turns = u32::try_from(rank).unwrap_or(TURNS_MAX) + u32::from(ranked[rank].0.is_second_choice());
         let turn = self.config.backoff_min * turns.min(TURNS_MAX);
-        let jitter =
-            if rank == 0 { 0 } else { self.rng.u64(0..=self.config.backoff_min.as_nanos() as u64 / 2) };
+        let jitter = jittered(Duration::ZERO, self.config.backoff_min / 2, &mut self.rng);
         let Some(seat) = self.seats.get_mut(scope) else { return };
-        let fresh = seat.open_since.is_none();
-        let open_since = *seat.open_since.get_or_insert(now);
-        let at = (open_since + turn).max(seat.not_before).max(seat.pause_until);
+        // The jitter stays the same for one vacancy, however often it is looked at.
+        let (since, jitter) = *seat.open_since.get_or_insert((now, jitter));
+        let turn = if rank == 0 { turn } else { turn + jitter };
+        let at = (since + turn).max(seat.not_before).max(seat.pause_until);
         if at <= now {
             self.acquire(now, scope, if usurp { reign } else { None });
-        } else if fresh {
-            self.set_timer(scope, at + std::time::Duration::from_nanos(jitter));
         } else {
             self.set_timer(scope, at);
         }
@@ -355,6 +355,45 @@ impl LeaderCore {
             seat.not_before = now;
             self.keeper.renew_now(now);
             self.dirty.insert(scope.clone());
+        }
+    }
+
+    /// A leader looks whether another candidate has been better for long enough.
+    pub(super) fn review_handback(&mut self, now: Instant, scope: &Scope) {
+        let after = self.config.handback_after;
+        let leading = self.seats.get(scope).is_some_and(Seat::is_leading);
+        if after.is_zero() || !leading || self.keeper.confirmed(now).is_none() {
+            return;
+        }
+        let electorate = self.electorate(scope);
+        let ranked = electorate.ranked(scope);
+        let own = ranked.iter().find(|(_, node_id)| *node_id == self.node_id).map(|(merit, _)| *merit);
+        let better = match (ranked.first(), own) {
+            (Some((merit, node_id)), Some(own)) if *merit < own => Some(node_id.clone()),
+            _ => None,
+        };
+        let busy = self.seats.values().any(
+            |seat| matches!(&seat.phase, Phase::HandingOver(h) if h.plan.why == Reason::BetterCandidate),
+        );
+        let jitter = jittered(Duration::ZERO, after / 4, &mut self.rng);
+        let Some(seat) = self.seats.get_mut(scope) else { return };
+        let Some(to) = better else {
+            seat.better_since = None;
+            // What makes others better may be the leases of other scopes: look again now and then.
+            if seat.timer.is_none_or(|at| at <= now) {
+                self.set_timer(scope, now + after / 2 + jitter);
+            }
+            return;
+        };
+        let due = *seat.better_since.get_or_insert(now) + after;
+        if due <= now && !busy {
+            seat.better_since = None;
+            let why = Reason::BetterCandidate;
+            let plan = Plan { to: Some(to), why, note: None, ops: Vec::new(), asked: false };
+            // If that candidate has just gone, another look comes later.
+            let _ = self.begin_handover(now, scope, plan);
+        } else {
+            self.set_timer(scope, due.max(now) + jitter);
         }
     }
 

@@ -166,8 +166,12 @@ impl LeaderCore {
                     None => self.fenced(now, scope, Reason::NewerToken),
                 }
             }
-            // The outcome is not known and repeating does not tell: the records do.
-            Err(TxnError::Forgotten { .. }) => self.sync.rescan(),
+            // The outcome is not known and repeating does not tell. If it took effect, the fence refuses
+            // the next one, and the records say who leads.
+            Err(TxnError::Forgotten { .. }) => {
+                self.sync.rescan();
+                self.next_target(now, scope);
+            }
             Err(TxnError::Store(error)) if error.is_transient() => self.retry(now, scope),
             Err(error) => {
                 let refusal = Refusal::Store { scope: scope.clone(), problem: error.to_string() };

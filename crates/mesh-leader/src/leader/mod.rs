@@ -7,14 +7,18 @@
 //! | `candidates` | this node's candidate records |
 //! | `rank`, `election` | whose turn it is, and the grant |
 //! | `handover`, `asks` | giving a lease away, and asking another holder to |
+//! | `reigns` | what changes of the records mean for who leads |
+//! | `commands` | what the node's owner asks for |
 //! | `requests` | what waits for an answer of the store |
 
 mod asks;
 mod candidates;
+mod commands;
 mod election;
 mod handover;
 mod measure;
 mod rank;
+mod reigns;
 mod requests;
 mod seat;
 mod session;
@@ -28,32 +32,26 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{Clock, FencingToken, Instant, Machine, NodeId, Validated, WallTime, store::DeleteCause};
+use mesh_core::{Clock, FencingToken, Instant, Machine, NodeId, Validated, WallTime};
 
 use self::{
     asks::Ask,
     candidates::Registrar,
     measure::Measure,
     requests::{Asker, Outbox},
-    seat::{Phase, Plan, Seat, Tenure},
+    seat::{Phase, Seat, Tenure},
     session::{SessionEvent, SessionKeeper, Tools},
     sync::Sync,
-    view::{Reign, Step, View},
+    view::View,
 };
 use crate::{
     Counters, LeaderConfig, LeaseError, PlantedBug, Reason, Refusal, Scope, Transition, TtlAdmission,
-    config::SPREAD_BYTES_MAX,
-    event::{
-        Answer, CampaignOptions, Command, Effect, Input, LeaderView, LeadershipEvent, LeadershipStatus,
-        MemberHint, OpId, RequestId,
-    },
+    event::{Answer, Effect, Input, LeaderView, LeadershipStatus, MemberHint, OpId, RequestId},
     planted::Planted,
 };
 
 /// Rounds in which the parts of a core may wake each other before the next input. Two or three are the rule.
 const ROUNDS_MAX: usize = 64;
-/// Callers that wait for one drain to end.
-const DRAINERS_MAX: usize = 64;
 
 /// Sessions, elections and handovers of one node.
 ///
@@ -274,175 +272,6 @@ impl LeaderCore {
         }
     }
 
-    // Commands.
-
-    fn campaign(&mut self, scope: Scope, options: CampaignOptions) -> Result<(), Refusal> {
-        if self.stopped {
-            return Err(Refusal::Stopped);
-        }
-        if let Some(refused) = self.measure.refused() {
-            return Err(Refusal::Ttl(refused.clone()));
-        }
-        if let Some(spread) = &options.spread
-            && (spread.is_empty() || spread.len() > SPREAD_BYTES_MAX)
-        {
-            let problem = format!("spread {spread:?} must have 1 to {SPREAD_BYTES_MAX} bytes");
-            return Err(Refusal::Options { scope, problem });
-        }
-        if self.seats.get(&scope).is_some_and(|seat| seat.campaign.is_some()) {
-            return Err(Refusal::Campaigning { scope });
-        }
-        let campaigns = self.seats.values().filter(|seat| seat.campaign.is_some()).count();
-        if campaigns >= self.config.campaigns_max {
-            return Err(Refusal::CampaignsMax { limit: self.config.campaigns_max });
-        }
-        self.view.own(&scope);
-        let seat = self.seats.entry(scope.clone()).or_default();
-        seat.campaign = Some(options);
-        // It asks to lead: an earlier stepping down is over.
-        seat.pause_until = Instant::ZERO;
-        self.registrar.touch(&scope);
-        self.dirty.insert(scope);
-        Ok(())
-    }
-
-    fn withdraw(&mut self, now: Instant, scope: &Scope) -> Result<(), Refusal> {
-        let seat = self.seats.get_mut(scope).filter(|seat| seat.campaign.is_some());
-        let Some(seat) = seat else { return Err(Refusal::NotCampaigning { scope: scope.clone() }) };
-        seat.campaign = None;
-        self.registrar.touch(scope);
-        self.give_up(now, scope, Reason::Withdrawn);
-        self.dirty.insert(scope.clone());
-        Ok(())
-    }
-
-    /// Hands a lease over, to whoever is best, or gives it back.
-    fn give_up(&mut self, now: Instant, scope: &Scope, why: Reason) {
-        if self.seats.get(scope).is_some_and(Seat::is_leading) {
-            let plan = Plan { to: None, why, note: None, ops: Vec::new(), asked: false };
-            // A leader can always give up what it has.
-            let _ = self.begin_handover(now, scope, plan);
-        }
-    }
-
-    fn drain(&mut self, now: Instant, op: OpId) -> Result<(), Refusal> {
-        if let Some(ops) = &mut self.draining {
-            if ops.len() >= DRAINERS_MAX {
-                return Err(Refusal::Busy { limit: DRAINERS_MAX });
-            }
-            ops.push(op);
-        } else {
-            self.draining = Some(vec![op]);
-        }
-        let scopes: Vec<Scope> = self.seats.keys().cloned().collect();
-        for scope in scopes {
-            self.registrar.touch(&scope);
-            self.give_up(now, &scope, Reason::Draining);
-        }
-        Ok(())
-    }
-
-    fn undrain(&mut self) {
-        let Some(ops) = self.draining.take() else { return };
-        for op in ops {
-            self.out.push(Effect::Done { op, outcome: Ok(()) });
-        }
-        let scopes: Vec<Scope> = self.seats.keys().cloned().collect();
-        for scope in scopes {
-            if let Some(seat) = self.seats.get_mut(&scope) {
-                seat.pause_until = Instant::ZERO;
-            }
-            self.registrar.touch(&scope);
-            self.dirty.insert(scope);
-        }
-    }
-
-    fn close(&mut self, now: Instant, op: OpId) {
-        self.stopped = true;
-        let scopes: Vec<Scope> = self.seats.keys().cloned().collect();
-        for scope in scopes {
-            self.drop_tenure(now, &scope, Transition::SteppedDown, Reason::Stopped);
-        }
-        for (waiting, ask) in std::mem::take(&mut self.asks) {
-            drop(ask);
-            self.out.push(Effect::Done { op: waiting, outcome: Err(Refusal::Stopped) });
-        }
-        for waiting in self.draining.take().unwrap_or_default() {
-            self.out.push(Effect::Done { op: waiting, outcome: Ok(()) });
-        }
-        self.sync.stop();
-        self.measure.stop();
-        match self.keeper.stop(&mut self.out) {
-            Some(session) => {
-                let timeout = self.keeper.request_timeout();
-                let request = crate::event::Request::CloseSession(session);
-                self.out.ask(now, Asker::Close(op), None, request, timeout);
-            }
-            None => self.out.push(Effect::Done { op, outcome: Ok(()) }),
-        }
-    }
-
-    fn command(&mut self, now: Instant, command: Command) -> Result<(), Refusal> {
-        match command {
-            Command::Close { op } => {
-                self.close(now, op);
-                Ok(())
-            }
-            _ if self.stopped => Err(Refusal::Stopped),
-            Command::Campaign { scope, options } => self.campaign(scope, options),
-            Command::Withdraw { scope } => self.withdraw(now, &scope),
-            Command::HandOver { op, scope, to, order } => self.order_handover(now, op, &scope, to, order),
-            Command::Drain { op } => self.drain(now, op),
-            Command::Undrain => {
-                self.undrain();
-                Ok(())
-            }
-            Command::Confirm => {
-                self.keeper.renew_now(now);
-                Ok(())
-            }
-        }
-    }
-
-    // What happens.
-
-    fn member(&mut self, now: Instant, hint: MemberHint) {
-        let node_id = hint.node_id.clone();
-        let default = !hint.gone && !hint.shy && hint.zone.is_none();
-        let gone = hint.gone;
-        let moved = self.members.get(&node_id).and_then(|held| held.zone.as_ref()) != hint.zone.as_ref();
-        let before =
-            if default { self.members.remove(&node_id) } else { self.members.insert(node_id.clone(), hint) };
-        if node_id == self.node_id && moved {
-            let scopes: Vec<Scope> = self.seats.keys().cloned().collect();
-            scopes.iter().for_each(|scope| self.registrar.touch(scope));
-        }
-        if before.is_some_and(|before| before.gone) == gone {
-            return;
-        }
-        let concerned: Vec<(Scope, bool)> = self
-            .view
-            .scopes()
-            .filter_map(|(scope, view)| match &view.reign {
-                Some(reign) => (reign.holder == node_id).then(|| (scope.clone(), true)),
-                None => Some((scope.clone(), false)),
-            })
-            .collect();
-        for (scope, held) in concerned {
-            if let Some(view) = self.view.known(&scope)
-                && held
-            {
-                view.vacant_since = gone.then_some(now);
-            }
-            if held && gone {
-                self.be_ready(now, &scope);
-            }
-            if self.seats.contains_key(&scope) {
-                self.dirty.insert(scope);
-            }
-        }
-    }
-
     fn on_session(&mut self, now: Instant, event: SessionEvent) {
         match event {
             SessionEvent::Opened => {
@@ -498,178 +327,6 @@ impl LeaderCore {
         }
     }
 
-    /// The copy of the records changed.
-    fn on_step(&mut self, now: Instant, step: Step) {
-        let scope = step.scope().clone();
-        if let Step::Reign { before, cause, revision, .. } = step {
-            self.on_reign(now, &scope, before.map(|before| *before), cause, revision);
-        } else if let Some(view) = self.view.known(&scope)
-            && view.reign.is_none()
-        {
-            // Somebody would lead, and nobody does; or nobody wants to, and that is well.
-            if !view.candidates.is_empty() {
-                view.vacant_since.get_or_insert(now);
-            } else if view.ended_well || view.last.is_none() {
-                let since = view.vacant_since.take();
-                self.counters.without_leader += since.map_or(Duration::ZERO, |since| now.since(since));
-            }
-        }
-        if let Some(view) = self.view.scope(&scope) {
-            self.out.push(Effect::Leader(view.shown(&scope)));
-        }
-        if !self.seats.contains_key(&scope) {
-            self.view.forget(&scope);
-        }
-        self.dirty.insert(scope);
-    }
-
-    fn on_reign(
-        &mut self,
-        now: Instant,
-        scope: &Scope,
-        before: Option<Reign>,
-        cause: Option<DeleteCause>,
-        revision: mesh_core::Revision,
-    ) {
-        let after = self.view.scope(scope).and_then(|view| view.reign.clone());
-        let same = before.as_ref().map(|reign| reign.token) == after.as_ref().map(|reign| reign.token);
-        self.count_vacancy(now, scope, after.is_some(), same);
-        if same {
-            return;
-        }
-        self.on_own_reign(now, scope, after.as_ref(), cause, revision);
-        let ours =
-            |reign: &Reign| self.seats.get(scope).is_some_and(|seat| seat.last_token == Some(reign.token));
-        // The end of a lease of this session was told when this node gave it up or lost it.
-        if let Some(before) = before.as_ref().filter(|before| !ours(before)) {
-            let (transition, reason) = match (&after, cause) {
-                (Some(_), _) => (Transition::SteppedDown, Reason::HandedOver),
-                (None, Some(DeleteCause::Written)) => (Transition::SteppedDown, Reason::Released),
-                (None, Some(DeleteCause::SessionClosed)) => (Transition::SteppedDown, Reason::SessionClosed),
-                (None, Some(DeleteCause::SessionExpired)) => (Transition::Expired, Reason::SessionExpired),
-                (None, Some(DeleteCause::Restored)) => (Transition::Expired, Reason::Restored),
-                (None, _) => (Transition::Expired, Reason::Found),
-            };
-            self.tell(now, transition, scope, before, reason);
-        }
-        match &after {
-            // This node's own: the review that follows takes it up and tells.
-            Some(reign) if self.is_mine(scope, reign) => {}
-            Some(reign) => {
-                let reason = self.began_by(scope);
-                self.tell(now, Transition::Observed, scope, reign, reason);
-            }
-            None if before.is_some_and(|before| self.is_gone(&before.holder)) => self.be_ready(now, scope),
-            None => {}
-        }
-    }
-
-    /// A change of the lease's record while this node holds the lease.
-    fn on_own_reign(
-        &mut self,
-        now: Instant,
-        scope: &Scope,
-        after: Option<&Reign>,
-        cause: Option<DeleteCause>,
-        revision: mesh_core::Revision,
-    ) {
-        let Some(seat) = self.seats.get(scope) else { return };
-        let Some(tenure) = seat.tenure() else { return };
-        if after.is_some_and(|reign| reign.token == tenure.token) || revision <= tenure.revision {
-            return;
-        }
-        let given_away = match &seat.phase {
-            // The answer is still to come, and the watch was faster.
-            Phase::HandingOver(handover) => match after {
-                Some(reign) => handover.target.as_ref() == Some(&reign.holder),
-                None => handover.target.is_none() && cause == Some(DeleteCause::Written),
-            },
-            _ => false,
-        };
-        if given_away {
-            self.end_handover(now, scope);
-            return;
-        }
-        match (after, cause) {
-            (
-                None,
-                Some(DeleteCause::SessionExpired | DeleteCause::SessionClosed | DeleteCause::Restored),
-            ) => {
-                self.lose_session(now, Reason::SessionGone);
-            }
-            (None, _) => self.fenced(now, scope, Reason::Deleted),
-            (Some(_), _) => {
-                if seat.is_leading() && self.keeper.confirmed(now).is_some() {
-                    // Only a holder may hand a good lease over, and this holder did not.
-                    self.counters.split_brain += 1;
-                }
-                self.fenced(now, scope, Reason::NewerToken);
-            }
-        }
-    }
-
-    fn count_vacancy(&mut self, now: Instant, scope: &Scope, led: bool, same: bool) {
-        let Some(view) = self.view.known(scope) else { return };
-        if !led {
-            view.vacant_since.get_or_insert(now);
-        } else if !same && let Some(since) = view.vacant_since.take() {
-            let took = now.since(since);
-            self.counters.without_leader += took;
-            if view.last.is_some() {
-                self.counters.election_duration.observe(took);
-            }
-        }
-    }
-
-    /// How the present reign of a scope began.
-    fn began_by(&self, scope: &Scope) -> Reason {
-        match self.view.scope(scope) {
-            _ if self.sync.entering => Reason::Found,
-            Some(view) if view.direct => Reason::HandedOver,
-            _ => Reason::Vacant,
-        }
-    }
-
-    fn tell(&mut self, now: Instant, transition: Transition, scope: &Scope, reign: &Reign, reason: Reason) {
-        self.counters.transition(scope.kind(), transition);
-        self.out.push(Effect::Event(LeadershipEvent {
-            transition,
-            scope: scope.clone(),
-            leader: reign.holder.clone(),
-            token: reign.token,
-            term: reign.term,
-            reason,
-            correlation_id: reign.correlation_id,
-            at: now,
-            wall: self.wall(now),
-        }));
-    }
-
-    fn tell_of(
-        &mut self,
-        now: Instant,
-        transition: Transition,
-        scope: &Scope,
-        leader: NodeId,
-        tenure: &Tenure,
-        reason: Reason,
-    ) {
-        self.counters.transition(scope.kind(), transition);
-        self.out.push(Effect::Event(LeadershipEvent {
-            transition,
-            scope: scope.clone(),
-            leader,
-            token: tenure.token,
-            term: tenure.term,
-            reason,
-            correlation_id: tenure.correlation_id,
-            at: now,
-            wall: self.wall(now),
-        }));
-    }
-
-    // The order of things.
-
     /// Looks at one scope and does what its state asks for.
     fn review(&mut self, now: Instant, scope: &Scope) {
         self.review_asks(now, scope);
@@ -709,45 +366,6 @@ impl LeaderCore {
                 }
             }
             Phase::HandingOver(_) => self.resend(now, scope),
-        }
-    }
-
-    /// A leader looks whether another candidate has been better for long enough.
-    fn review_handback(&mut self, now: Instant, scope: &Scope) {
-        let after = self.config.handback_after;
-        let leading = self.seats.get(scope).is_some_and(Seat::is_leading);
-        if after.is_zero() || !leading || self.keeper.confirmed(now).is_none() {
-            return;
-        }
-        let electorate = self.electorate(scope);
-        let ranked = electorate.ranked(scope);
-        let own = ranked.iter().find(|(_, node_id)| *node_id == self.node_id).map(|(merit, _)| *merit);
-        let better = match (ranked.first(), own) {
-            (Some((merit, node_id)), Some(own)) if *merit < own => Some(node_id.clone()),
-            _ => None,
-        };
-        let busy = self.seats.values().any(
-            |seat| matches!(&seat.phase, Phase::HandingOver(h) if h.plan.why == Reason::BetterCandidate),
-        );
-        let jitter = session::jittered(Duration::ZERO, after / 4, &mut self.rng);
-        let Some(seat) = self.seats.get_mut(scope) else { return };
-        let Some(to) = better else {
-            seat.better_since = None;
-            // What makes others better may be the leases of other scopes: look again now and then.
-            if seat.timer.is_none_or(|at| at <= now) {
-                self.set_timer(scope, now + after / 2 + jitter);
-            }
-            return;
-        };
-        let due = *seat.better_since.get_or_insert(now) + after;
-        if due <= now && !busy {
-            seat.better_since = None;
-            let why = Reason::BetterCandidate;
-            let plan = Plan { to: Some(to), why, note: None, ops: Vec::new(), asked: false };
-            // If that candidate has just gone, another look comes later.
-            let _ = self.begin_handover(now, scope, plan);
-        } else {
-            self.set_timer(scope, due.max(now) + jitter);
         }
     }
 

@@ -1,6 +1,6 @@
 //! This node's part in one scope.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_core::{
     FencingToken, Instant, NodeId, Revision,
@@ -86,8 +86,8 @@ pub(super) struct Seat {
     pub(super) phase: Phase,
     /// The highest token that was ours: what is not above it is old news.
     pub(super) last_token: Option<FencingToken>,
-    /// Since when nobody leads, as far as this node campaigns.
-    pub(super) open_since: Option<Instant>,
+    /// Since when nobody leads, as far as this node campaigns, and its jitter for that vacancy.
+    pub(super) open_since: Option<(Instant, Duration)>,
     /// No try before: the last ones failed.
     pub(super) not_before: Instant,
     pub(super) failures: u32,
