@@ -156,11 +156,11 @@ impl Program for Toy {
         }
     }
 
-    fn input(&self, outside: Outside) -> Outside {
+    fn input(&self, _: HostId, outside: Outside) -> Outside {
         outside
     }
 
-    fn action(&self, effect: Effect) -> Action<Told> {
+    fn action(&self, _: HostId, effect: Effect) -> Action<Told> {
         match effect {
             Effect::Send(to, payload) => Action::Transmit { to, payload },
             Effect::Connect(target) => Action::Connect(target),

@@ -173,6 +173,17 @@ impl<P: Program, W: Watch<P>> World<P, W> {
         self.hosts[host.index()].process.as_mut().map(|p| &mut p.carrier)
     }
 
+    /// The machine at the other end of the link to a node.
+    fn linked(&self, host: HostId, name: &NodeId) -> Option<HostId> {
+        let links = &self.hosts[host.index()].process.as_ref()?.carrier.links;
+        self.by_name.get(name)?.iter().find(|other| links.contains_key(other)).copied()
+    }
+
+    /// Another machine with the name of this one that a host has a link to.
+    fn rival(&self, host: HostId, peer: HostId) -> Option<HostId> {
+        self.linked(host, self.node_id(peer)).filter(|linked| *linked != peer)
+    }
+
     fn connection(&mut self, host: HostId, id: ConnectionId) -> Option<&mut Connection> {
         self.carrier(host)?.connections.get_mut(&id)
     }
@@ -211,7 +222,7 @@ impl<P: Program, W: Watch<P>> World<P, W> {
         if to == Some(host) {
             return failed(target, ConnectError::Failed("the address is our own".into()));
         }
-        let wanted = target.node_id.as_ref().and_then(|id| self.by_name.get(id)).copied();
+        let wanted = target.node_id.as_ref().and_then(|id| self.linked(host, id));
         let now = self.now;
         let carrier = self.carrier(host)?;
         if carrier.dials.len() >= DIALS_MAX {
@@ -220,6 +231,8 @@ impl<P: Program, W: Watch<P>> World<P, W> {
         if let Some(peer) = wanted
             && let Some(id) = carrier.links.get(&peer).copied()
             && id.path() == LinkPath::Quic
+            // A node that moved is not at the other end any more, unless a rival of it is.
+            && (to == Some(peer) || self.connection(peer, id).is_some())
             && self.quic_works(host, peer, id)
         {
             return Some(self.link_up(host, peer, id));
@@ -255,7 +268,7 @@ impl<P: Program, W: Watch<P>> World<P, W> {
 
     /// Closes the link to a peer in good order.
     pub(crate) fn disconnect(&mut self, host: HostId, peer: &NodeId) -> Option<DatagramEvent> {
-        let to = *self.by_name.get(peer)?;
+        let to = self.linked(host, peer)?;
         let carrier = self.carrier(host)?;
         carrier.links.remove(&to)?;
         let ids: Vec<_> =
@@ -273,7 +286,7 @@ impl<P: Program, W: Watch<P>> World<P, W> {
 
     /// Sends one payload over the link to a peer; without a link it is dropped.
     pub(crate) fn transmit(&mut self, host: HostId, to: &NodeId, payload: Bytes) {
-        let peer = self.by_name.get(to).copied();
+        let peer = self.linked(host, to);
         let link = peer.and_then(|peer| Some((peer, *self.carrier(host)?.links.get(&peer)?)));
         let Some((peer, id)) = link else {
             self.count("payloads without a link");
@@ -517,6 +530,14 @@ impl<P: Program, W: Watch<P>> World<P, W> {
     fn complete(&mut self, host: HostId, peer: HostId, id: ConnectionId) {
         if let Some(connection) = self.connection(host, id) {
             connection.up = true;
+        }
+        if let Some(rival) = self.rival(host, peer) {
+            // There is one link to a node, and the run that came last has it.
+            let gone = self.node_id(rival).clone();
+            self.disconnect(host, &gone);
+            if self.habits.announce_replaced {
+                self.emit(host, DatagramEvent::LinkDown { peer: gone, reason: LinkDownReason::Reset });
+            }
         }
         let old = self.carrier(host).and_then(|c| c.links.get(&peer).copied());
         let stale = old.is_some_and(|old| self.connection(peer, old).is_none());

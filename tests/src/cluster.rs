@@ -12,6 +12,9 @@ pub fn address(host: HostId) -> SocketAddr {
     SocketAddr::from(([10, a, b, c], 7400))
 }
 
+/// When the certificates of all nodes became valid.
+pub const NOT_BEFORE_S: u64 = 1_700_000_000;
+
 /// The identity of the node on a machine of a run.
 pub fn identity(host: HostId) -> Arc<PeerIdentity> {
     let role = if host.0 < 3 { "control" } else { "worker" };
@@ -19,10 +22,18 @@ pub fn identity(host: HostId) -> Arc<PeerIdentity> {
     let id: SpiffeId = uri.parse().expect("every part is made of valid characters");
     let certificate = CertificateInfo {
         serial: format!("{:04x}", host.0),
-        not_before_s: 1_700_000_000,
+        not_before_s: NOT_BEFORE_S,
         not_after_s: 2_000_000_000,
     };
     Arc::new(PeerIdentity { id, certificate })
+}
+
+/// The machine of a second process with the id of the node on `host`, at an address of its own.
+pub fn twin(machine: HostId, host: HostId, not_before_s: u64, rng: &mut fastrand::Rng) -> Machinery {
+    let mut identity = PeerIdentity::clone(&identity(host));
+    identity.certificate.not_before_s = not_before_s;
+    let clock = HostClock::new(rng.u64(..1 << 50), 0);
+    Machinery { identity: Arc::new(identity), address: address(machine), clock }
 }
 
 /// So many machines, each with a clock that starts anywhere within a year and drifts

@@ -2,15 +2,22 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
-use mesh_core::{Machine, Settings, Validated};
+use mesh_core::{DatagramEvent, Machine, NodeId, Settings, Validated};
 use mesh_gossip::{Effect, Event, Gossip, GossipConfig, Input, LocalNode};
 
-use crate::{Action, Launch, Options, Outside, Program, options::Preset};
+use crate::{
+    Action, HostId, Launch, Options, Outside, Program,
+    options::{Preset, Skew},
+    skew::Generation,
+};
 
 /// Runs [`Gossip`] on every machine.
 pub struct Gossips {
     config: Validated<GossipConfig>,
     at_start: Box<dyn Fn(&mut Gossip)>,
+    skew: Skew,
+    /// The version of each machine's process, and who it is.
+    running: BTreeMap<HostId, (Generation, NodeId)>,
 }
 
 impl fmt::Debug for Gossips {
@@ -29,12 +36,17 @@ impl Gossips {
         let seeds = seeds.iter().map(ToString::to_string).collect();
         let config = GossipConfig { seeds, ..config };
         let config = config.validate().unwrap_or_else(|problems| panic!("settings of the run: {problems:?}"));
-        Self { config, at_start: Box::new(|_| {}) }
+        Self { config, at_start: Box::new(|_| {}), skew: Skew::None, running: BTreeMap::new() }
     }
 
     /// Does this to every core as it starts.
     pub fn at_start(self, action: impl Fn(&mut Gossip) + 'static) -> Self {
         Self { at_start: Box::new(action), ..self }
+    }
+
+    /// Runs nodes of several versions.
+    pub fn skewed(self, skew: Skew) -> Self {
+        Self { skew, ..self }
     }
 
     /// The settings of the nodes.
@@ -57,6 +69,8 @@ impl Program for Gossips {
     type Report = Event;
 
     fn start(&mut self, launch: &Launch) -> Gossip {
+        let generation = Generation::of(self.skew, launch.host, launch.runs_before);
+        self.running.insert(launch.host, (generation, launch.identity.node_id().clone()));
         let local = LocalNode {
             identity: launch.identity.clone(),
             addresses: vec![launch.address],
@@ -67,16 +81,29 @@ impl Program for Gossips {
         gossip
     }
 
-    fn input(&self, outside: Outside) -> Input {
+    fn input(&self, host: HostId, outside: Outside) -> Input {
         match outside {
+            Outside::Link(DatagramEvent::Received { from, payload, path }) => {
+                let payload = match self.running.get(&host) {
+                    Some((generation, _)) => generation.heard(payload),
+                    None => payload,
+                };
+                Input::Link(DatagramEvent::Received { from, payload, path })
+            }
             Outside::Link(event) => Input::Link(event),
             Outside::Disk(completion) => Input::Disk(completion),
         }
     }
 
-    fn action(&self, effect: <Gossip as Machine>::Effect) -> Action<Event> {
+    fn action(&self, host: HostId, effect: <Gossip as Machine>::Effect) -> Action<Event> {
         match effect {
-            Effect::Transmit { to, payload } => Action::Transmit { to, payload },
+            Effect::Transmit { to, payload } => {
+                let payload = match self.running.get(&host) {
+                    Some((generation, own)) => generation.sent(own, payload),
+                    None => payload,
+                };
+                Action::Transmit { to, payload }
+            }
             Effect::Connect(target) => Action::Connect(target),
             Effect::Disconnect(peer) => Action::Disconnect(peer),
             Effect::Disk(request) => Action::Disk(request),

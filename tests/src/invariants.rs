@@ -10,7 +10,11 @@ use bytes::Bytes;
 use mesh_core::{Incarnation, InstanceId, Instant, Member, MemberChange, MemberEvent, MemberState, NodeId};
 use mesh_gossip::{Event, Gossip};
 
-use crate::{Gossips, HostId, Launch, Step, Violation, Watch, World};
+use crate::{
+    Gossips, HostId, Launch, Step, Violation, Watch, World,
+    options::Skew,
+    skew::{self, Generation},
+};
 
 /// Most items that may wait in the queues of one core: a share for each member and link, and the user's own.
 const QUEUE_BASE: usize = 512;
@@ -31,6 +35,14 @@ pub struct MembershipWatch {
     pub effects_max: usize,
     /// Deaths that any node saw, true or false.
     pub deaths: u64,
+    skew: Skew,
+    generations: BTreeMap<HostId, Generation>,
+    /// What the runs of newer versions say of themselves.
+    news: BTreeMap<InstanceId, Vec<u8>>,
+    /// Machines whose node runs on another one, too, with the starts of its and the other's certificate.
+    twins: BTreeMap<HostId, (u64, u64)>,
+    /// Processes that reported a conflict, and for whose run they stepped aside.
+    conflicts: BTreeMap<HostId, Option<InstanceId>>,
 }
 
 /// What one process told its user.
@@ -60,6 +72,27 @@ impl MembershipWatch {
     /// From here on no member may die, for nothing is wrong any more.
     pub fn expect_calm(&mut self) {
         self.calm = true;
+    }
+
+    /// Nodes are of several versions.
+    pub fn expect_skew(&mut self, skew: Skew) {
+        self.skew = skew;
+    }
+
+    /// Two processes run as one node, each with a certificate that is valid from then on.
+    pub fn expect_twins(&mut self, one: (HostId, u64), other: (HostId, u64)) {
+        self.twins.insert(one.0, (one.1, other.1));
+        self.twins.insert(other.0, (other.1, one.1));
+    }
+
+    /// Whether the process on a machine reported a conflict.
+    pub fn knows_of_twin(&self, host: HostId) -> bool {
+        self.conflicts.contains_key(&host)
+    }
+
+    /// For which run of its node the process on a machine stepped aside.
+    pub fn yielded_to(&self, host: HostId) -> Option<InstanceId> {
+        self.conflicts.get(&host).copied().flatten()
     }
 
     /// Whether a node was told of this broadcast.
@@ -131,6 +164,45 @@ impl MembershipWatch {
         Ok(())
     }
 
+    fn conflict(
+        &mut self,
+        step: &Step<'_, Gossips>,
+        other: InstanceId,
+        we_step_aside: bool,
+    ) -> Result<(), (&'static str, String)> {
+        let Some((ours, theirs)) = self.twins.get(&step.host) else {
+            return Err(("no conflict without a second process", format!("run {other}")));
+        };
+        let instance = step.core.local().instance;
+        if we_step_aside && (*ours, instance) > (*theirs, other) {
+            let text = format!("valid from {ours} as run {instance}, the other from {theirs} as run {other}");
+            return Err(("who has the older certificate steps aside", text));
+        }
+        let yielded = self.conflicts.entry(step.host).or_default();
+        *yielded = we_step_aside.then_some(other).or(*yielded);
+        Ok(())
+    }
+
+    /// What newer versions say of themselves is in every full word about them, whoever passes it on.
+    fn check_news(&mut self, step: &Step<'_, Gossips>) -> Result<(), (&'static str, String)> {
+        if self.skew == Skew::None {
+            return Ok(());
+        }
+        if let Some(Generation::Newer { news }) = self.generations.get(&step.host) {
+            self.news.entry(step.core.local().instance).or_insert_with(|| news.clone());
+        }
+        for (to, payload) in step.sent {
+            for (about, instance, told) in skew::told(payload) {
+                // The subject itself is told the little that it does not know.
+                if about != *to && self.news.get(&InstanceId(instance)).is_some_and(|news| *news != told) {
+                    let text = format!("{} bytes about {about} to {to}", told.len());
+                    return Err(("fields of newer versions are passed on", text));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn check(&mut self, step: &Step<'_, Gossips>) -> Result<(), (&'static str, String)> {
         for report in step.reports {
             match report {
@@ -144,12 +216,13 @@ impl MembershipWatch {
                         return Err(("a broadcast is delivered once", text));
                     }
                 }
-                Event::Conflict { other, .. } => {
-                    return Err(("no conflict without a second process", format!("run {other}")));
+                Event::Conflict { other, we_step_aside } => {
+                    self.conflict(step, *other, *we_step_aside)?;
                 }
                 _ => {}
             }
         }
+        self.check_news(step)?;
         let status = step.core.status();
         let members = status.alive + status.suspect + status.dead + status.left_members;
         self.effects_max = self.effects_max.max(step.effects);
@@ -171,6 +244,9 @@ impl MembershipWatch {
 impl Watch<Gossips> for MembershipWatch {
     fn started(&mut self, _: Instant, launch: &Launch) {
         self.views.remove(&launch.host);
+        self.conflicts.remove(&launch.host);
+        let generation = Generation::of(self.skew, launch.host, launch.runs_before);
+        self.generations.insert(launch.host, generation);
     }
 
     fn stepped(&mut self, step: &Step<'_, Gossips>) -> Result<(), Violation> {
@@ -312,4 +388,53 @@ pub fn everybody_is_probed<W: Watch<Gossips>>(
         }
     }
     Ok(())
+}
+
+/// Machines that nothing reaches and nothing leaves, and since when.
+#[derive(Debug, Default)]
+pub struct CutOff {
+    since: BTreeMap<HostId, (Instant, u64)>,
+}
+
+impl CutOff {
+    /// Fails if a node that has heard nobody for so long does not say that it is isolated.
+    ///
+    /// Time in which a process was stopped, starved or not there does not count.
+    ///
+    /// # Errors
+    ///
+    /// The first such node.
+    pub fn check<W: Watch<Gossips>>(
+        &mut self,
+        world: &World<Gossips, W>,
+        patience: Duration,
+    ) -> Result<(), Violation> {
+        if world.network.is_whole() {
+            self.since.clear();
+            return Ok(());
+        }
+        let now = world.now();
+        for host in world.hosts() {
+            let (Some(core), true, true) =
+                (world.core(host), world.is_awake(host), world.network.is_cut_off(host))
+            else {
+                self.since.remove(&host);
+                continue;
+            };
+            let late_timers = core.counters().late_timers;
+            let (since, late_before) = self.since.entry(host).or_insert((now, late_timers));
+            if *late_before != late_timers {
+                (*since, *late_before) = (now, late_timers);
+            }
+            let status = core.status();
+            let knew_others = status.alive + status.suspect + status.dead > 1;
+            let takes_part = !status.left && !status.stepped_aside;
+            if now.since(*since) > patience && knew_others && takes_part && !status.isolated {
+                let detail = format!("cut off for {:?}, {status:?}", now.since(*since));
+                let rule = "who is cut off says so";
+                return Err(Violation { at: now, host: Some(host), rule, detail });
+            }
+        }
+        Ok(())
+    }
 }

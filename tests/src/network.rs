@@ -47,8 +47,10 @@ pub struct Line {
     pub delay: Duration,
     /// UDP does not get through; TCP does.
     pub udp_blocked: bool,
-    /// The machine is off or unplugged.
+    /// The machine is off.
     pub gone: bool,
+    /// The machine is on, but its cable is out.
+    pub unplugged: bool,
     /// Bytes a second that it can send.
     pub bytes_per_second: Option<u64>,
 }
@@ -96,13 +98,29 @@ impl Network {
         self.line_free_at.iter_mut().for_each(|at| *at = Instant::ZERO);
     }
 
+    /// Whether everybody can reach everybody.
+    pub fn is_whole(&self) -> bool {
+        self.weather.sides.is_empty()
+            && self.weather.cuts.is_empty()
+            && !self.lines.iter().any(|line| line.gone || line.unplugged)
+    }
+
+    /// Whether nothing reaches a machine and nothing leaves it.
+    pub fn is_cut_off(&self, host: HostId) -> bool {
+        let others = (0..self.lines.len()).filter_map(|i| u32::try_from(i).ok()).map(HostId);
+        let paths = [LinkPath::Quic, LinkPath::Http2];
+        others.filter(|other| *other != host).all(|other| {
+            paths.iter().all(|path| !self.is_open(host, other, *path) && !self.is_open(other, host, *path))
+        })
+    }
+
     /// Whether packets can get from one machine to another at all.
     pub fn is_open(&self, from: HostId, to: HostId, path: LinkPath) -> bool {
         let (sender, receiver) = (&self.lines[from.index()], &self.lines[to.index()]);
         let udp = path == LinkPath::Quic;
         let side = |host: HostId| self.weather.sides.get(host.index());
-        !sender.gone
-            && !receiver.gone
+        !(sender.gone || sender.unplugged)
+            && !(receiver.gone || receiver.unplugged)
             && !(udp && (sender.udp_blocked || receiver.udp_blocked))
             && side(from) == side(to)
             && (self.weather.cuts.is_empty() || !self.weather.cuts.contains(&(from, to)))

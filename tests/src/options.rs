@@ -37,6 +37,9 @@ pub struct Options {
     pub heal_ms: u64,
     /// How long dead members are remembered.
     pub tombstone_ttl_ms: u64,
+    /// Which versions the nodes are of.
+    #[serde(default)]
+    pub skew: Skew,
     /// What goes wrong, in no particular order.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -50,6 +53,31 @@ pub enum Preset {
     Lan,
     /// Processes on one machine.
     Local,
+}
+
+/// Versions in one cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Skew {
+    /// All nodes are of this version.
+    #[default]
+    None,
+    /// Some are of an older one and some of a newer one.
+    Mixed,
+    /// All begin with the older version and come back from a restart with the newer one.
+    Rolling,
+}
+
+/// Which certificate another process with a node's id has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certificate {
+    /// An older one: that process gives way.
+    Older,
+    /// The same: chance decides.
+    Same,
+    /// A newer one: the node gives way.
+    Newer,
 }
 
 /// Something that goes wrong for a while.
@@ -87,6 +115,10 @@ pub enum FaultKind {
     LineDelay { host: u32, ms: u64 },
     /// One machine's line is narrow.
     Narrow { host: u32, bytes_per_second: u64 },
+    /// Nothing reaches one machine, and nothing leaves it.
+    Unplug { host: u32 },
+    /// A second process runs with a node's id, on a machine of its own.
+    Twin { host: u32, certificate: Certificate },
     /// UDP does not reach one machine.
     UdpBlocked { host: u32 },
     /// A process is stopped and goes on later.
@@ -149,6 +181,7 @@ impl Options {
             safety_ms,
             heal_ms: 60_000,
             tombstone_ttl_ms: if rng.u8(..4) == 0 { 60_000 } else { 24 * 3_600_000 },
+            skew: Skew::None,
             faults: Vec::new(),
         };
         for _ in 0..rng.u32(0..=5) {
@@ -167,8 +200,48 @@ impl Options {
         if rng.u8(..8) == 0 {
             options.restart_in_turn(&mut rng);
         }
+        options.pick_more();
         options.faults.sort_by_key(|fault| fault.at_ms);
         options
+    }
+
+    /// What was added later comes from a source of its own, so that the rest of a seed stays the same.
+    fn pick_more(&mut self) {
+        let mut rng = fastrand::Rng::with_seed(self.seed ^ 0x6d6f_7265_0000_0000);
+        let mut add = |rng: &mut fastrand::Rng, kind| {
+            let at_ms = rng.u64(2_000..self.safety_ms);
+            self.faults.push(Fault { at_ms, for_ms: rng.u64(1_000..40_000), kind });
+        };
+        if rng.u8(..6) == 0 {
+            let host = rng.u32(..self.nodes);
+            add(&mut rng, FaultKind::Unplug { host });
+        }
+        if rng.u8(..6) == 0 {
+            let host = rng.u32(SEED_HOSTS..self.nodes);
+            let certificate = match rng.u8(..3) {
+                0 => Certificate::Older,
+                1 => Certificate::Same,
+                _ => Certificate::Newer,
+            };
+            add(&mut rng, FaultKind::Twin { host, certificate });
+        }
+        self.skew = match rng.u8(..6) {
+            0 => Skew::Mixed,
+            1 => Skew::Rolling,
+            _ => Skew::None,
+        };
+        if self.skew == Skew::Rolling {
+            self.restart_in_turn(&mut rng);
+        }
+    }
+
+    /// The faults that are second processes, in order of their machines, which come after the others.
+    pub fn twins(&self) -> impl Iterator<Item = (HostId, HostId, Certificate)> {
+        let twins = self.faults.iter().filter_map(|fault| match fault.kind {
+            FaultKind::Twin { host, certificate } => Some((HostId(host), certificate)),
+            _ => None,
+        });
+        (self.nodes..).zip(twins).map(|(twin, (host, certificate))| (HostId(twin), host, certificate))
     }
 
     /// A rolling restart: node after node leaves and comes back, quickly or with some overlap.
@@ -296,6 +369,6 @@ mod tests {
                 seen.insert(format!("{:?}", std::mem::discriminant(&fault.kind)));
             }
         }
-        assert_eq!(seen.len(), 20);
+        assert_eq!(seen.len(), 22);
     }
 }

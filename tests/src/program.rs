@@ -70,11 +70,11 @@ pub trait Program {
     /// Starts a process.
     fn start(&mut self, launch: &Launch) -> Self::Core;
 
-    /// Wraps what comes from outside.
-    fn input(&self, outside: Outside) -> InputOf<Self>;
+    /// Wraps what comes from outside to the process on a machine.
+    fn input(&self, host: HostId, outside: Outside) -> InputOf<Self>;
 
-    /// Unwraps what the core wants.
-    fn action(&self, effect: <Self::Core as Machine>::Effect) -> Action<Self::Report>;
+    /// Unwraps what the core on a machine wants.
+    fn action(&self, host: HostId, effect: <Self::Core as Machine>::Effect) -> Action<Self::Report>;
 
     /// A payload in words, for the lines of a trace.
     fn describe(&self, payload: &[u8]) -> String {

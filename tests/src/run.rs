@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use bytes::Bytes;
-use mesh_core::Instant;
+use mesh_core::{Instant, Load};
 use mesh_gossip::{Command, Gossip, Input};
 
 use crate::{
     CarrierHabits, Counts, DiskHealth, Gossips, HostId, Network, Options, Trace, Violation, World, cluster,
-    invariants::{self, Difference, MembershipWatch},
-    options::{Back, Fault, FaultKind, SEED_HOSTS},
+    invariants::{self, CutOff, Difference, MembershipWatch},
+    options::{Back, Certificate, Fault, FaultKind, SEED_HOSTS, Skew},
 };
 
 /// How often the end of healing is looked for, and calm is checked.
@@ -18,6 +18,13 @@ const LOOK: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_secs(5);
 /// Time for a change to reach everybody in calm.
 const SPREAD: Duration = Duration::from_secs(2);
+
+/// A load that did not reach everybody at first is said anew.
+const SAID_ANEW_TWICE: Duration = Duration::from_secs(30);
+
+fn calm_load() -> Load {
+    Load::default().with_cpu_permille(123).with_custom("calm", 1)
+}
 
 /// What a run that broke no rule was like.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +102,7 @@ struct Run<'a> {
     down: BTreeSet<HostId>,
     leaving: BTreeSet<HostId>,
     broadcasts: u64,
+    cut_off: CutOff,
 }
 
 /// Something that the timeline of a run holds.
@@ -108,26 +116,39 @@ enum Mark {
 impl<'a> Run<'a> {
     fn new(options: &'a Options, looking: Looking) -> Self {
         let mut rng = fastrand::Rng::with_seed(options.seed);
+        let twins: Vec<_> = options.twins().collect();
         let nodes = options.nodes as usize;
+        let machines = nodes + twins.len();
         let (latency_min, latency_max) =
             (Duration::from_micros(options.latency_min_us), Duration::from_micros(options.latency_max_us));
-        let network = Network::new(nodes, rng.u64(..), latency_min, latency_max);
-        let machinery = cluster::machinery(nodes, options.drift_ppm_max, &mut rng);
+        let network = Network::new(machines, rng.u64(..), latency_min, latency_max);
+        let mut machinery = cluster::machinery(nodes, options.drift_ppm_max, &mut rng);
+        let mut watch = MembershipWatch::default();
+        watch.expect_skew(options.skew);
+        for (machine, host, certificate) in twins {
+            let not_before_s = match certificate {
+                Certificate::Older => cluster::NOT_BEFORE_S - 1,
+                Certificate::Same => cluster::NOT_BEFORE_S,
+                Certificate::Newer => cluster::NOT_BEFORE_S + 1,
+            };
+            machinery.push(cluster::twin(machine, host, not_before_s, &mut rng));
+            watch.expect_twins((host, cluster::NOT_BEFORE_S), (machine, not_before_s));
+        }
         let seeds: Vec<_> = (0..SEED_HOSTS.min(options.nodes)).map(|h| cluster::address(HostId(h))).collect();
-        let mut gossips = Gossips::new(Gossips::settings(options), &seeds);
+        let mut gossips = Gossips::new(Gossips::settings(options), &seeds).skewed(options.skew);
         if let Some(action) = looking.at_start {
             gossips = gossips.at_start(action);
         }
         let habits =
             CarrierHabits { keep_alive: options.keep_alive, announce_replaced: options.announce_replaced };
-        let mut world =
-            World::new(machinery, network, habits, rng.u64(..), gossips, MembershipWatch::default());
+        let mut world = World::new(machinery, network, habits, rng.u64(..), gossips, watch);
         if let Some(lines) = looking.trace {
             world.set_trace(Trace::with_lines(lines));
         }
         let until = looking.until.map_or(Instant::from_nanos(u64::MAX), |time| Instant::ZERO + time);
         let (weather, down, leaving) = Default::default();
-        Self { options, world, rng, until, weather, down, leaving, broadcasts: 0 }
+        let cut_off = CutOff::default();
+        Self { options, world, rng, until, weather, down, leaving, broadcasts: 0, cut_off }
     }
 
     fn go(&mut self) -> Result<Duration, Violation> {
@@ -143,7 +164,17 @@ impl<'a> Run<'a> {
     }
 
     fn run_to(&mut self, at: Instant) -> Result<(), Violation> {
-        self.world.run_until(at.min(self.until))
+        let at = at.min(self.until);
+        let config = self.world.program.config();
+        // What was under way arrives still, and the node looks once a second.
+        let patience = config.suspicion_max.max(config.probe_interval * 4) + Duration::from_secs(3);
+        loop {
+            self.world.run_until(at.min(self.world.now() + LOOK))?;
+            self.cut_off.check(&self.world, patience)?;
+            if self.world.now() >= at {
+                return Ok(());
+            }
+        }
     }
 
     fn timeline(&mut self) -> Vec<(Duration, Mark)> {
@@ -199,9 +230,17 @@ impl<'a> Run<'a> {
             }
             FaultKind::Crash { host, back } => self.take_down(HostId(host), back, false),
             FaultKind::Vanish { host, back } => self.take_down(HostId(host), back, true),
-            FaultKind::Leave { host, .. } => {
+            FaultKind::Twin { .. } => {
+                if let Some(machine) = self.twin_of(index) {
+                    self.world.start(machine);
+                }
+            }
+            FaultKind::Leave { host, back } => {
                 let host = HostId(host);
-                if self.world.core(host).is_some() {
+                if self.world.core(host).is_some_and(|core| core.status().stepped_aside) {
+                    // It is no member any more, and can't leave.
+                    self.take_down(host, back, false);
+                } else if self.world.core(host).is_some() {
                     self.leaving.insert(host);
                     self.world.command(host, Input::Command(Command::Leave));
                 }
@@ -237,12 +276,29 @@ impl<'a> Run<'a> {
             FaultKind::DiskFull { host } | FaultKind::DiskFailing { host } => {
                 self.world.disk_mut(HostId(host)).health = DiskHealth::Good;
             }
+            FaultKind::Twin { host, .. } => {
+                // The operator stops the one that should not be, and the other if it had given way.
+                if let Some(machine) = self.twin_of(index) {
+                    self.world.kill(machine);
+                }
+                if self.world.core(HostId(host)).is_some_and(|core| core.status().stepped_aside) {
+                    self.world.kill(HostId(host));
+                    self.world.start(HostId(host));
+                }
+            }
             _ => {
                 if self.weather.remove(&index) {
                     self.set_weather();
                 }
             }
         }
+    }
+
+    /// The machine of the second process that a fault is about.
+    fn twin_of(&self, index: usize) -> Option<HostId> {
+        let before = self.options.faults[..index].iter();
+        let before = before.filter(|fault| matches!(fault.kind, FaultKind::Twin { .. })).count();
+        self.options.twins().nth(before).map(|(machine, ..)| machine)
     }
 
     fn take_down(&mut self, host: HostId, back: Back, power: bool) {
@@ -298,7 +354,7 @@ impl<'a> Run<'a> {
                 FaultKind::Jitter { ms } => network.weather.jitter = Duration::from_millis(*ms),
                 FaultKind::Partition { hosts } => {
                     // Partitions at the same time cut the cluster into more than two parts.
-                    network.weather.sides.resize(self.options.nodes as usize, 0);
+                    network.weather.sides.resize(network.lines.len(), 0);
                     for side in &mut network.weather.sides {
                         *side = side.wrapping_mul(2);
                     }
@@ -310,7 +366,8 @@ impl<'a> Run<'a> {
                     network.weather.cuts.insert((HostId(*from), HostId(*to)));
                 }
                 FaultKind::Mute { host } => {
-                    let others = (0..self.options.nodes).filter(|other| other != host);
+                    let machines = u32::try_from(network.lines.len()).unwrap_or(u32::MAX);
+                    let others = (0..machines).filter(|other| other != host);
                     network.weather.cuts.extend(others.map(|other| (HostId(*host), HostId(other))));
                 }
                 FaultKind::LineLoss { host, rate } => network.lines[*host as usize].loss = *rate,
@@ -320,6 +377,7 @@ impl<'a> Run<'a> {
                 FaultKind::Narrow { host, bytes_per_second } => {
                     network.lines[*host as usize].bytes_per_second = Some(*bytes_per_second);
                 }
+                FaultKind::Unplug { host } => network.lines[*host as usize].unplugged = true,
                 FaultKind::UdpBlocked { host } => network.lines[*host as usize].udp_blocked = true,
                 _ => {}
             }
@@ -333,7 +391,7 @@ impl<'a> Run<'a> {
         self.world.note(|| "faults end".into());
         self.weather.clear();
         self.set_weather();
-        for host in self.options.hosts() {
+        for host in self.world.hosts() {
             self.world.slow_down(host, Duration::ZERO);
             self.world.resume(host);
             self.world.disk_mut(host).health = DiskHealth::Good;
@@ -356,8 +414,8 @@ impl<'a> Run<'a> {
 
     /// The machines whose nodes must be members in every view.
     fn live(&self) -> Vec<HostId> {
-        let here = |host: &HostId| self.world.core(*host).is_some() && !self.leaving.contains(host);
-        self.options.hosts().filter(here).collect()
+        let active = |host: &HostId| self.world.core(*host).is_some_and(|core| !core.status().stepped_aside);
+        self.world.hosts().filter(|host| active(host) && !self.leaving.contains(host)).collect()
     }
 
     fn heal(&mut self) -> Result<Duration, Violation> {
@@ -381,7 +439,30 @@ impl<'a> Run<'a> {
         if let Some(host) = self.leaving.first() {
             return Some(Difference { text: format!("{host:?} has not left yet"), is_news: false });
         }
-        invariants::difference(&self.world, &self.live())
+        self.twins_in_conflict().or_else(|| invariants::difference(&self.world, &self.live()))
+    }
+
+    /// Of two processes with one id, one steps aside, and both say so.
+    fn twins_in_conflict(&self) -> Option<Difference> {
+        for (machine, host, _) in self.options.twins() {
+            let (Some(a), Some(b)) = (self.world.core(host), self.world.core(machine)) else { continue };
+            let gone = |core: &Gossip| core.status().stepped_aside;
+            let text = match (gone(a), gone(b)) {
+                (false, false) => format!("{host:?} and {machine:?} both run as one node"),
+                (true, true) => format!("{host:?} and {machine:?} both stepped aside"),
+                (first_yields, _) => {
+                    let (loser, winner) = if first_yields { (host, machine) } else { (machine, host) };
+                    let core = self.world.core(winner)?;
+                    let met = self.world.watch.yielded_to(loser) == Some(core.local().instance);
+                    if !met || self.world.watch.knows_of_twin(winner) {
+                        continue;
+                    }
+                    format!("{winner:?} did not hear of {loser:?}, which stepped aside for it")
+                }
+            };
+            return Some(Difference { text, is_news: false });
+        }
+        None
     }
 
     /// Nothing is wrong any more: views stay full, everybody is probed, changes reach all.
@@ -426,7 +507,7 @@ impl<'a> Run<'a> {
             .iter()
             .find(|h| **h != from && !self.world.watch.heard(**h, self.world.node_id(from), &payload));
         match deaf {
-            None => Ok(()),
+            None => self.load_spreads(from, &live),
             Some(host) => Err(Violation {
                 at: self.world.now(),
                 host: Some(*host),
@@ -437,7 +518,7 @@ impl<'a> Run<'a> {
     }
 
     fn late_timers(&self) -> u64 {
-        self.options.hosts().filter_map(|h| self.world.core(h)).map(|c| c.counters().late_timers).sum()
+        self.world.hosts().filter_map(|h| self.world.core(h)).map(|c| c.counters().late_timers).sum()
     }
 
     fn spread_news(&mut self, live: &[HostId]) -> Option<(HostId, Bytes)> {
@@ -446,6 +527,35 @@ impl<'a> Run<'a> {
         self.world.command(from, Input::Command(Command::Broadcast(payload.clone())));
         let set = Command::SetMetadata { key: "calm".into(), value: Some(self.filler(40)) };
         self.world.command(from, Input::Command(set));
+        self.world.command(from, Input::Command(Command::SetLoad(calm_load())));
         Some((from, payload))
+    }
+
+    /// A load that was set in calm is known to everybody in the end.
+    fn load_spreads(&mut self, from: HostId, live: &[HostId]) -> Result<(), Violation> {
+        if self.options.skew != Skew::None {
+            // Older versions don't pass it on.
+            return Ok(());
+        }
+        let about = self.world.node_id(from).clone();
+        let interval = self.world.program.config().probe_interval;
+        let patience = SAID_ANEW_TWICE + interval * 4 * u32::try_from(live.len()).unwrap_or(u32::MAX);
+        let start = self.world.now();
+        loop {
+            let knows = |host: &&HostId| {
+                let held = self.world.core(**host).and_then(|core| core.member(&about));
+                held.is_some_and(|m| m.load.as_ref().is_some_and(|report| report.load == calm_load()))
+            };
+            let Some(ignorant) = live.iter().find(|host| !knows(host)).copied() else { return Ok(()) };
+            if self.world.now().since(start) > patience {
+                let rule = "a load reaches everybody";
+                let detail = format!("that of {from:?} did not");
+                return Err(Violation { at: self.world.now(), host: Some(ignorant), rule, detail });
+            }
+            self.run_to(self.world.now() + LOOK)?;
+            if self.is_over() {
+                return Ok(());
+            }
+        }
     }
 }

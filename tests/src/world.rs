@@ -65,7 +65,8 @@ pub struct World<P: Program, W> {
     pub(crate) now: Instant,
     pub(crate) queue: EventQueue<Event<InputOf<P>>>,
     pub(crate) hosts: Vec<Host<P::Core>>,
-    pub(crate) by_name: BTreeMap<NodeId, HostId>,
+    /// Two machines have one name where two processes run as one node.
+    pub(crate) by_name: BTreeMap<NodeId, Vec<HostId>>,
     pub(crate) by_address: BTreeMap<SocketAddr, HostId>,
     pub(crate) habits: CarrierHabits,
     pub(crate) dials: u64,
@@ -142,7 +143,7 @@ impl<P: Program, W> fmt::Debug for World<P, W> {
 impl<P: Program, W: Watch<P>> World<P, W> {
     /// Machines that are switched on, with no process running yet.
     ///
-    /// Every address and every node id must be there once.
+    /// Every address must be there once. A node id that is there twice is that of two processes in conflict.
     pub fn new(
         machinery: Vec<Machinery>,
         network: Network,
@@ -152,8 +153,10 @@ impl<P: Program, W: Watch<P>> World<P, W> {
         watch: W,
     ) -> Self {
         let id = |index: usize| HostId(u32::try_from(index).unwrap_or(u32::MAX));
-        let by_name =
-            machinery.iter().enumerate().map(|(i, m)| (m.identity.node_id().clone(), id(i))).collect();
+        let mut by_name: BTreeMap<NodeId, Vec<HostId>> = BTreeMap::new();
+        for (index, m) in machinery.iter().enumerate() {
+            by_name.entry(m.identity.node_id().clone()).or_default().push(id(index));
+        }
         let by_address = machinery.iter().enumerate().map(|(i, m)| (m.address, id(i))).collect();
         let host = |m: Machinery| Host {
             identity: m.identity,
@@ -349,6 +352,12 @@ impl<P: Program, W: Watch<P>> World<P, W> {
 
     pub(crate) fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// Whether a process runs on a machine and gets on with its work.
+    pub fn is_awake(&self, host: HostId) -> bool {
+        let machine = &self.hosts[host.index()];
+        machine.process.is_some() && machine.stalled_until <= self.now && machine.step_cost.is_zero()
     }
 
     pub(crate) fn is_stalled(&self, host: HostId) -> bool {
@@ -551,9 +560,9 @@ impl<P: Program, W: Watch<P>> World<P, W> {
                 if self.trace.has_lines() && !matches!(event, DatagramEvent::Received { .. }) {
                     self.trace.line(self.now, || format!("{host:?} hears {event:?}"));
                 }
-                Some(self.program.input(Outside::Link(event)))
+                Some(self.program.input(host, Outside::Link(event)))
             }
-            Some(Feed::Disk(completion)) => Some(self.program.input(Outside::Disk(completion))),
+            Some(Feed::Disk(completion)) => Some(self.program.input(host, Outside::Disk(completion))),
             Some(Feed::Timeout) => {
                 process.core.handle_timeout(local);
                 None
@@ -572,7 +581,7 @@ impl<P: Program, W: Watch<P>> World<P, W> {
                 self.fail(host, "work is bounded", format!("one input had more than {limit} effects"));
                 return false;
             }
-            match self.program.action(effect) {
+            match self.program.action(host, effect) {
                 Action::Transmit { to, payload } => sent.push((to, payload)),
                 Action::Report(report) => reports.push(report),
                 Action::Exit(report) => {
