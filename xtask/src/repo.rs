@@ -74,7 +74,9 @@ impl Repo {
         let mut command = self.command("git");
         command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
         let mut files = Vec::new();
-        for path in output(&mut command)?.split('\0').filter(|path| !path.is_empty()) {
+        // The inputs of fuzzers are bytes, whatever they look like.
+        let is_text = |path: &&str| !path.is_empty() && !path.starts_with("fuzz/corpus/");
+        for path in output(&mut command)?.split('\0').filter(is_text) {
             // Git lists what was deleted from disk until that is committed; binary files have no text.
             let Ok(bytes) = fs::read(self.root.join(path)) else { continue };
             let Ok(text) = String::from_utf8(bytes) else { continue };

@@ -58,7 +58,7 @@ pub struct GossipConfig {
     pub tombstone_ttl: Duration,
     /// Largest metadata of one member, keys and values together, in bytes. Default: 65536.
     pub metadata_bytes_max: usize,
-    /// Bytes of other members' loads that ride on one probe or answer, at least one load; 0: only neighbours of a node learn its load. Default: 96.
+    /// Bytes of other members' loads that ride on one probe or answer, at least one load; 0: only neighbours of a node learn its load. Default: 128.
     pub load_relay_bytes: usize,
     /// Members in the table, tombstones included; further ones are refused. Default: 16384.
     pub members_max: usize,
@@ -94,7 +94,7 @@ impl GossipConfig {
             anti_entropy_interval: Duration::from_secs(10),
             tombstone_ttl: Duration::from_secs(24 * 3600),
             metadata_bytes_max: 64 * 1024,
-            load_relay_bytes: 96,
+            load_relay_bytes: 128,
             members_max: 16 * 1024,
             messages_per_second_max: 2000,
             broadcast_queue_max: 256,

@@ -221,9 +221,10 @@ impl GossipHandle {
 
     /// Says how busy this node is. Call it as often as the values change.
     ///
-    /// A load travels with probes: neighbours know it within about one
-    /// `gossip.probe_interval`, the others as `gossip.load_relay_bytes` allows. An
-    /// empty load takes back what was said. It is in [`Member::load`] and makes no event.
+    /// A load travels with probes: each neighbour hears it at the next probe between the two, the
+    /// others as `gossip.load_relay_bytes` allows, in seconds where there are tens of members and
+    /// within a minute where there are a hundred. [`Member::load`] says how old it is; it makes no
+    /// event. An empty load takes back what was said.
     ///
     /// # Errors
     ///

