@@ -53,6 +53,11 @@ pub enum Command {
     Up(UpArgs),
     /// Run one node in this process
     Run(RunArgs),
+    /// Let a node begin a new cluster's registry at its next start
+    Init(ConfigSource),
+    /// See who leads what, and change it
+    #[command(subcommand)]
+    Leaders(LeadersCommand),
     /// Make a node say goodbye to its cluster and stop
     Leave(LeaveArgs),
     /// See the members of the cluster
@@ -204,6 +209,57 @@ pub struct PeersShowArgs {
     /// How to print
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `mesh leaders …`
+#[derive(Debug, Subcommand)]
+pub enum LeadersCommand {
+    /// Show who leads
+    #[command(visible_alias = "ls")]
+    Status(LeadersStatusArgs),
+    /// Make a leader hand over to the best other candidate
+    StepDown(SteerArgs),
+    /// Make a leader hand over to a certain node
+    Transfer(TransferArgs),
+}
+
+/// Arguments of `mesh leaders status`.
+#[derive(Debug, Args)]
+pub struct LeadersStatusArgs {
+    /// One scope; without it, all of them
+    #[arg(value_name = "SCOPE")]
+    pub scope: Option<String>,
+    /// Print every transition as it happens, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Which leader is to hand over, and why.
+#[derive(Debug, Args)]
+pub struct SteerArgs {
+    /// The scope
+    #[arg(value_name = "SCOPE")]
+    pub scope: String,
+    /// Why; it is kept in the audit
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Only if this is still the leader's token
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+}
+
+/// Arguments of `mesh leaders transfer`.
+#[derive(Debug, Args)]
+pub struct TransferArgs {
+    /// Which, and why.
+    #[command(flatten)]
+    pub steer: SteerArgs,
+    /// The node that shall lead
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
 }
 
 /// `mesh config …`

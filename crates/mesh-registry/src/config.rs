@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use mesh_core::{SettingError, Settings};
 
+#[cfg(feature = "rpc")]
+use crate::{RemoteConfig, ServiceConfig};
+
 /// Settings of the registry's store.
 ///
 /// ```
@@ -20,6 +23,8 @@ use mesh_core::{SettingError, Settings};
     serde(deny_unknown_fields, default)
 )]
 pub struct RegistryConfig {
+    /// Who keeps the store: `voters` among the nodes of this cluster, or `off`. Default: voters.
+    pub provider: Provider,
     /// Nodes that vote, once there are so many with the role `control`; 1, 3 or 5. Default: 3.
     pub voters: u32,
     /// Time between two signs of life of the store's leader. Default: 60ms.
@@ -51,11 +56,30 @@ pub struct RegistryConfig {
     /// How long a voter has to be gone before another node takes its place. Default: 30s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub voter_dead_after: Duration,
+    /// The store as a service for other nodes, on nodes that may vote.
+    #[cfg(feature = "rpc")]
+    pub service: ServiceConfig,
+    /// How a node reaches the voters.
+    #[cfg(feature = "rpc")]
+    pub remote: RemoteConfig,
+}
+
+/// Who keeps the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Provider {
+    /// Nodes of the cluster with the role `control`; all others are their clients.
+    #[default]
+    Voters,
+    /// Nobody: the node has no registry and no leadership.
+    Off,
 }
 
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
+            provider: Provider::default(),
             voters: 3,
             heartbeat_interval: Duration::from_millis(60),
             election_timeout: Duration::from_millis(200),
@@ -67,6 +91,10 @@ impl Default for RegistryConfig {
             audit_retention: Duration::from_secs(30 * 86_400),
             drift_ppm: 1000,
             voter_dead_after: Duration::from_secs(30),
+            #[cfg(feature = "rpc")]
+            service: ServiceConfig::default(),
+            #[cfg(feature = "rpc")]
+            remote: RemoteConfig::default(),
         }
     }
 }
@@ -117,6 +145,11 @@ impl Settings for RegistryConfig {
             if !(least..=most).contains(&value) {
                 report(setting, value.to_string(), format!("must be between {least} and {most}"));
             }
+        }
+        #[cfg(feature = "rpc")]
+        {
+            problems.extend(self.service.problems());
+            problems.extend(self.remote.problems());
         }
         problems
     }

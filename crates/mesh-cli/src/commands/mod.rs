@@ -3,7 +3,10 @@
 mod check;
 mod completion;
 mod config;
+mod init;
+mod leaders;
 mod leave;
+mod listing;
 mod peers;
 mod run;
 mod up;
@@ -30,6 +33,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Config(command) => config::run(command),
         Command::Peers(command) => block_on(peers::run(&connection, command)),
+        Command::Leaders(command) => block_on(leaders::run(&connection, command)),
+        Command::Init(source) => init::run(&source),
         Command::Leave(args) => block_on(leave::run(&connection, args)),
         Command::Check(args) => block_on(check::run(&connection, args)),
         Command::Run(args) => block_on(run::run(args)),

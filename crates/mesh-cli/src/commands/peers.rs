@@ -1,21 +1,18 @@
 //! `mesh peers list` and `mesh peers show`
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::listing;
 use crate::{
     args::{ConnectionArgs, PeersCommand, PeersListArgs, PeersShowArgs},
     client::{Edge, encode},
-    failure::{Exit, Failure},
-    output::{self, Column, Format, Listing, Written, render_one, text_at},
+    failure::Failure,
+    output::{self, Column, Format, Listing, render_one, text_at},
 };
 
 pub(super) const PATH: &str = "/control/v1/peers";
-/// Members asked for at once.
-const PAGE: usize = 1000;
-/// Wait before a broken stream is opened again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Those that are not wide fit 80 columns with names of ordinary length.
 const COLUMNS: &[Column] = &[
@@ -47,24 +44,7 @@ pub(super) async fn run(connection: &ConnectionArgs, command: PeersCommand) -> R
 
 /// All members that the edge knows, page by page.
 pub(super) async fn all(edge: &Edge, filters: &[(String, String)]) -> Result<Vec<Value>, Failure> {
-    let mut peers = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = filters.to_vec();
-        query.push(("limit".to_owned(), PAGE.to_string()));
-        query.extend(cursor.take().map(|cursor| ("cursor".to_owned(), cursor)));
-        let mut page = edge.get(PATH, &query).await?;
-        let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) else {
-            return Err(Failure::new(Exit::Failed, format!("the answer to {PATH} has no list `items`"))
-                .next("compare the versions of this command and of the node: mesh --version"));
-        };
-        let got = items.len();
-        peers.extend(items);
-        cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
-        if cursor.is_none() || got == 0 {
-            return Ok(peers);
-        }
-    }
+    listing::all(edge, PATH, filters).await
 }
 
 /// One member, as the edge sees it.
@@ -85,7 +65,7 @@ async fn list(edge: &Edge, args: &PeersListArgs) -> Result<ExitCode, Failure> {
 
 async fn show(edge: &Edge, args: &PeersShowArgs) -> Result<ExitCode, Failure> {
     let peer = one(edge, &args.node).await?;
-    output::print(&render_one(&peer, args.output.format, "node_id", || describe(&peer)))?;
+    output::print(&render_one(&peer, args.output.format, "node_id", || listing::describe(&peer)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,72 +82,12 @@ fn filters(args: &PeersListArgs) -> Vec<(String, String)> {
     query
 }
 
-/// Every key with its value, one on each line.
-fn describe(peer: &Value) -> String {
-    let Value::Object(keys) = peer else { return format!("{}\n", output::plain(peer)) };
-    let width = keys.keys().map(|key| key.chars().count()).max().unwrap_or(0) + 1;
-    let mut text = String::new();
-    for (key, value) in keys {
-        let lines = match value {
-            Value::Object(nested) if !nested.is_empty() => {
-                nested.iter().map(|(key, value)| format!("{key}={}", output::plain(value))).collect()
-            }
-            Value::Array(items) if !items.is_empty() => items.iter().map(output::plain).collect(),
-            other => vec![output::plain(other)],
-        };
-        for (at, line) in lines.iter().enumerate() {
-            let title = if at == 0 { format!("{key}:") } else { String::new() };
-            let line = if line.is_empty() { "-" } else { line };
-            text.push_str(&format!("{title:width$} {line}\n"));
-        }
-    }
-    text
-}
-
-/// Prints every change, and comes back when the stream breaks, until Ctrl-C.
+/// Prints every change until Ctrl-C.
 async fn watch(edge: &Edge, args: &PeersListArgs) -> Result<ExitCode, Failure> {
-    tokio::select! {
-        followed = follow(edge, args) => followed.map(|()| ExitCode::SUCCESS),
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::from_error(Exit::Failed, &error))
-        }
-    }
-}
-
-/// Ends when nobody reads any more.
-async fn follow(edge: &Edge, args: &PeersListArgs) -> Result<(), Failure> {
     let mut query = filters(args);
     query.push(("watch".to_owned(), String::new()));
-    let mut last_event_id: Option<String> = None;
     let mut printer = WatchPrinter { format: args.output.format, titled: false };
-    loop {
-        let mut stream = match edge.events(PATH, &query, last_event_id.as_deref()).await {
-            Ok(stream) => stream,
-            // The first attempt must succeed; later ones may meet a node that restarts.
-            Err(failure) if last_event_id.is_none() || failure.exit != Exit::Unreachable => {
-                return Err(failure);
-            }
-            Err(failure) => {
-                output::message(format_args!("{}; trying again", failure.message));
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        };
-        let broken = loop {
-            match stream.next().await {
-                Ok(Some(event)) if event.event != "end" => {
-                    if printer.event(&event.event, &event.data)? == Written::NobodyReads {
-                        return Ok(());
-                    }
-                }
-                Ok(_) => break "the node ended the stream".to_owned(),
-                Err(failure) => break failure.message,
-            }
-        };
-        last_event_id = stream.last_event_id().map(str::to_owned).or(last_event_id);
-        output::message(format_args!("{broken}; connecting again"));
-        tokio::time::sleep(RETRY).await;
-    }
+    listing::follow(edge, PATH, &query, |name, data| output::write(&printer.render(name, data))).await
 }
 
 /// The members that an event is about: a snapshot has the list of all, a change has one.
@@ -184,19 +104,11 @@ struct WatchPrinter {
 }
 
 impl WatchPrinter {
-    fn event(&mut self, name: &str, data: &str) -> Result<Written, Failure> {
-        let data: Value = serde_json::from_str(data).map_err(|error| {
-            Failure::from_error(Exit::Failed, &error)
-                .while_doing(format!("the data of event {name:?} is not JSON"))
-        })?;
-        output::write(&self.render(name, &data))
-    }
-
     fn render(&mut self, name: &str, data: &Value) -> String {
         let peers = members_of(data);
         match self.format {
-            Format::Json | Format::Jsonl => document(name, data, Format::Jsonl),
-            Format::Yaml => format!("---\n{}", document(name, data, Format::Yaml)),
+            Format::Json | Format::Jsonl => listing::document(name, data, Format::Jsonl),
+            Format::Yaml => format!("---\n{}", listing::document(name, data, Format::Yaml)),
             Format::Name => peers.iter().map(|peer| text_at(peer, "node_id") + "\n").collect(),
             Format::Table | Format::Wide => {
                 let change =
@@ -222,15 +134,6 @@ impl WatchPrinter {
             }
         }
     }
-}
-
-/// An event as a document of its own.
-fn document(name: &str, data: &Value, format: Format) -> String {
-    let mut event = serde_json::json!({ "event": name });
-    if let (Some(event), Value::Object(data)) = (event.as_object_mut(), data) {
-        event.extend(data.clone());
-    }
-    render_one(&event, format, "event", String::new)
 }
 
 /// A line of a table that grows, so that its widths are fixed.
@@ -271,7 +174,7 @@ mod tests {
                 "said_at": "2026-01-01T00:00:00.000Z",
             },
         });
-        let text = describe(&peer);
+        let text = listing::describe(&peer);
         for part in ["cpu_permille=254", "queue=3,shards=12", "said_at=2026-01-01"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use mesh_core::{SettingError, Settings};
 use mesh_gossip::GossipConfig;
+use mesh_leader::LeaderConfig;
+use mesh_registry::RegistryConfig;
 use mesh_transport::TransportConfig;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,10 @@ pub struct MeshConfig {
     pub transport: TransportConfig,
     /// Membership and failure detection.
     pub gossip: GossipConfig,
+    /// The store of control state.
+    pub registry: RegistryConfig,
+    /// Sessions, leases and elections.
+    pub leader: LeaderConfig,
     /// The control API.
     pub control: ControlConfig,
 }
@@ -72,6 +78,8 @@ impl Settings for MeshConfig {
         let mut problems = self.node.problems();
         problems.extend(self.transport.problems());
         problems.extend(self.gossip.problems());
+        problems.extend(self.registry.problems());
+        problems.extend(self.leader.problems());
         problems.extend(self.control.problems());
         problems
     }

@@ -3,8 +3,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use mesh_core::{Clock, PeerIdentity, Settings, SystemClock, Validated, fs::DirectoryLock};
+use mesh_core::{Clock, Membership, PeerIdentity, Role, Settings, SystemClock, Validated, fs::DirectoryLock};
 use mesh_gossip::{Driver, DriverOptions, GossipConfig, GossipHandle, LocalNode};
+use mesh_leader::{
+    LeaderConfig, Leadership, Scope, ScopeConfig,
+    rpc::{LeadershipService, leadership_server::LeadershipServer},
+};
+use mesh_registry::RegistryConfig;
 use mesh_transport::{
     Identity, TransportConfig, TransportMetrics,
     endpoint::{Endpoint, NodeSecret},
@@ -16,9 +21,10 @@ use mesh_transport::{
 use super::{
     Node, NodeError,
     control::LeaveSwitch,
-    edge::{self, EdgeParts},
+    edge::{self, EdgeParts, State},
     log, metadata,
-    rpc::Rpc,
+    registry::{Registry, RegistryParts},
+    rpc::Outgoing,
     startup,
 };
 use crate::config::{MeshConfig, NodeConfig};
@@ -49,6 +55,8 @@ struct Checked {
     node: Validated<NodeConfig>,
     transport: Validated<TransportConfig>,
     gossip: Validated<GossipConfig>,
+    registry: Validated<RegistryConfig>,
+    leader: Validated<LeaderConfig>,
 }
 
 impl NodeBuilder {
@@ -135,36 +143,67 @@ impl NodeBuilder {
         for encoded in &self.descriptors {
             descriptors.add(encoded)?;
         }
-        let (rpc, serving) = Rpc::serve(self.grpc, descriptors, &endpoint, Arc::clone(&clock)).await?;
-
+        let outgoing = Outgoing::new(&endpoint, Arc::clone(&clock))?;
+        let channels = outgoing.channels().clone();
+        let state: Arc<State> = Arc::default();
+        let mut tasks = Vec::new();
+        let http3 = endpoint.config().http3.enabled;
+        let started =
+            Started { node_config: &config.node, local: Arc::clone(&local), address, http3, clock: &clock };
+        let mut gossip = None;
+        let mut membership: Arc<dyn Membership> = Arc::new(startup::Nobody);
+        if config.gossip.enabled {
+            let handle = started.gossip(config.gossip, links, &lock).await?;
+            membership = Arc::new(handle.clone());
+            state.follow(handle.clone());
+            let (_, events) = handle.subscribe();
+            let logging = log::log_transitions(events, local.id.cluster.to_string());
+            tasks.push(tokio::spawn(logging).abort_handle());
+            gossip = Some(handle);
+        }
+        let registry = Registry::start(RegistryParts {
+            config: config.registry,
+            data_dir: &config.node.data_dir,
+            local: &local,
+            membership: Arc::clone(&membership),
+            channels,
+            clock: Arc::clone(&clock),
+        })
+        .await?;
+        let leadership = registry.as_ref().map(|registry| {
+            let store = Arc::clone(&registry.store);
+            let node_id = local.id.node_id.clone();
+            let config = with_global_control(config.leader, &local);
+            Leadership::spawn(config, store, Arc::clone(&membership), Arc::clone(&clock), node_id)
+        });
+        let mut routes = self.grpc;
+        if let Some(registry) = &registry {
+            routes = registry.mount(routes);
+        }
+        if let Some(leadership) = &leadership {
+            routes = routes.add_service(LeadershipServer::new(LeadershipService::new(leadership.clone())));
+        }
+        let (rpc, serving) = outgoing.serve(routes, descriptors).await?;
+        tasks.extend(serving);
         let mut node = Node {
             identity: Arc::clone(&local),
             address,
             endpoint: endpoint.clone(),
             rpc,
-            gossip: None,
-            membership: Arc::new(startup::Nobody),
+            gossip,
+            membership,
+            registry,
+            leadership,
             edge: None,
             edge_address: None,
             source: found.source,
             leave_switch: LeaveSwitch::new(local.id.node_id.clone()),
             leave_timeout: config.node.leave_timeout,
-            state: Arc::default(),
-            tasks: serving.into_iter().collect(),
+            state,
+            tasks,
             _watch: found.watch,
             _lock: lock,
         };
-        let http3 = endpoint.config().http3.enabled;
-        let started = Started { node_config: &config.node, local, address, http3, clock: &clock };
-        if config.gossip.enabled {
-            let gossip = started.gossip(config.gossip, links, &node._lock).await?;
-            node.membership = Arc::new(gossip.clone());
-            node.state.follow(gossip.clone());
-            let (_, events) = gossip.subscribe();
-            let logging = log::log_transitions(events, node.identity.id.cluster.to_string());
-            node.tasks.push(tokio::spawn(logging).abort_handle());
-            node.gossip = Some(gossip);
-        }
         node.tasks.push(node.rpc.follow(Arc::clone(&node.state)));
         let services = node.rpc.on_edge();
         if control.enabled || services.is_some() {
@@ -179,6 +218,8 @@ impl NodeBuilder {
                 leave_switch: node.leave_switch.clone(),
                 clock: Arc::clone(&clock),
                 rpc_metrics: node.rpc.metrics().clone(),
+                leadership: node.leadership.clone(),
+                registry_metrics: node.registry.as_ref().map(Registry::metrics),
             };
             let server = edge::serve(parts).await?;
             node.edge_address = Some(server.local_addr());
@@ -246,16 +287,31 @@ impl Started<'_> {
     }
 }
 
+/// Nodes that may carry control state campaign for the scope that steers the cluster, unless the settings
+/// say otherwise of it.
+fn with_global_control(config: Validated<LeaderConfig>, local: &PeerIdentity) -> Validated<LeaderConfig> {
+    let known = config.scopes.iter().any(|scope| scope.name == Scope::GLOBAL_CONTROL);
+    if known || local.role().as_str() != Role::CONTROL {
+        return config;
+    }
+    let mut with = config.clone().into_inner();
+    with.scopes.push(ScopeConfig { name: Scope::GLOBAL_CONTROL.to_owned(), ..ScopeConfig::default() });
+    // One campaign more may be one too many; the settings are right as they are then.
+    with.validate().unwrap_or(config)
+}
+
 /// Checks all sections, so that all problems are told at once.
 fn check(config: MeshConfig) -> Result<Checked, NodeError> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(NodeError::Settings(problems));
     }
-    let MeshConfig { node, transport, gossip, control: _ } = config;
+    let MeshConfig { node, transport, gossip, registry, leader, control: _ } = config;
     Ok(Checked {
         node: node.validate().map_err(NodeError::Settings)?,
         transport: transport.validate().map_err(NodeError::Settings)?,
         gossip: gossip.validate().map_err(NodeError::Settings)?,
+        registry: registry.validate().map_err(NodeError::Settings)?,
+        leader: leader.validate().map_err(NodeError::Settings)?,
     })
 }

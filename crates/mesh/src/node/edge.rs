@@ -8,6 +8,11 @@ use mesh_gossip::{
     GossipHandle, GossipStatus,
     api::{PeersOptions, peers_routes},
 };
+use mesh_leader::{
+    Leadership,
+    api::{LeadersOptions, leaders_routes},
+};
+use mesh_registry::metrics::MetricSources;
 use mesh_transport::{
     Identity,
     edge::{
@@ -34,6 +39,8 @@ pub(super) struct EdgeParts {
     pub(super) leave_switch: LeaveSwitch,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rpc_metrics: RpcMetrics,
+    pub(super) leadership: Option<Leadership>,
+    pub(super) registry_metrics: Option<MetricSources>,
     /// Whether the control API is served.
     pub(super) control: bool,
     /// gRPC services under the rules of their endpoints.
@@ -188,7 +195,16 @@ fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
             page
         }),
     });
-    control::guarded(peers.merge(health).merge(control::routes(parts.leave_switch.clone())))
+    let mut routes = peers.merge(health).merge(control::routes(parts.leave_switch.clone()));
+    if let Some(leadership) = &parts.leadership {
+        routes = routes.merge(leaders_routes(LeadersOptions {
+            leadership: leadership.clone(),
+            pages: parts.config.page_limits(),
+            hub: parts.config.hub_limits(),
+            metrics: metrics.clone(),
+        }));
+    }
+    control::guarded(routes)
 }
 
 /// Every metric of the node.
@@ -199,6 +215,12 @@ fn registry(parts: &EdgeParts, metrics: &EdgeMetrics) -> Registry {
     metrics.register(&mut registry);
     if let Some(gossip) = &parts.gossip {
         mesh_gossip::metrics::register(&mut registry, gossip.clone());
+    }
+    if let Some(leadership) = &parts.leadership {
+        mesh_leader::metrics::register(&mut registry, leadership.clone());
+    }
+    if let Some(sources) = &parts.registry_metrics {
+        sources.clone().register(&mut registry);
     }
     registry
 }

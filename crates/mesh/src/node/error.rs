@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use mesh_core::{MemberState, NodeId, SettingError, fs::FileError, fs::LockError};
 use mesh_gossip::GossipError;
+use mesh_registry::raft::RaftError;
 use mesh_transport::{
     TransportError, edge::EdgeError, error::IdentityError, rpc::PolicyViolation, transcode::DescriptorError,
 };
@@ -12,6 +13,12 @@ use mesh_transport::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
+    /// The registry's files can't be used, or its voter had to stop.
+    #[error("the registry can't be used")]
+    Registry(#[source] RaftError),
+    /// The registry's voter had to stop by itself.
+    #[error("the registry has stopped")]
+    RegistryEnded(#[source] std::sync::Arc<RaftError>),
     /// Settings break rules; nothing was started.
     #[error("{}", list(.0))]
     Settings(Vec<SettingError>),

@@ -6,13 +6,15 @@ mod edge;
 mod error;
 mod log;
 mod metadata;
+mod registry;
 mod rpc;
 mod startup;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_core::{Membership, NodeId, PeerIdentity, fs::DirectoryLock};
+use mesh_core::{Membership, NodeId, PeerIdentity, fs::DirectoryLock, store::VersionedStore};
 use mesh_gossip::{GossipError, GossipHandle};
+use mesh_leader::Leadership;
 use mesh_transport::{
     edge::EdgeServer,
     endpoint::Endpoint,
@@ -24,8 +26,9 @@ use tokio::task::AbortHandle;
 
 pub use builder::NodeBuilder;
 pub use error::{NodeError, ResolveError};
+pub use registry::found_cluster;
 
-use self::{control::LeaveSwitch, edge::State, rpc::Rpc};
+use self::{control::LeaveSwitch, edge::State, registry::Registry, rpc::Rpc};
 
 /// Longest wait for peers to learn that the port is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,6 +44,9 @@ pub struct Node {
     /// `None` if membership is off (`gossip.enabled`).
     gossip: Option<GossipHandle>,
     membership: Arc<dyn Membership>,
+    /// `None` if it is off (`registry.provider`).
+    registry: Option<Registry>,
+    leadership: Option<Leadership>,
     edge: Option<EdgeServer>,
     edge_address: Option<SocketAddr>,
     source: Option<Arc<dyn IdentitySource>>,
@@ -95,6 +101,16 @@ impl Node {
         self.gossip.as_ref()
     }
 
+    /// The store of control state, wherever it is kept; `None` if the settings want none.
+    pub fn store(&self) -> Option<Arc<dyn VersionedStore>> {
+        self.registry.as_ref().map(|registry| Arc::clone(&registry.store))
+    }
+
+    /// Who leads what, and this node's campaigns; `None` without a registry.
+    pub fn leadership(&self) -> Option<&Leadership> {
+        self.leadership.as_ref()
+    }
+
     /// The node's port.
     pub fn transport(&self) -> &Endpoint {
         &self.endpoint
@@ -120,12 +136,21 @@ impl Node {
     ///
     /// Dropping the future changes nothing.
     pub async fn failed(&self) -> NodeError {
-        match &self.gossip {
-            Some(gossip) => {
-                gossip.ended().await;
-                NodeError::Gossip(GossipError::Stopped)
+        let gossip_ended = async {
+            match &self.gossip {
+                Some(gossip) => gossip.ended().await,
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
+        };
+        let registry_ended = async {
+            match &self.registry {
+                Some(registry) => registry::failed(registry).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = gossip_ended => NodeError::Gossip(GossipError::Stopped),
+            error = registry_ended => NodeError::RegistryEnded(error),
         }
     }
 
@@ -184,6 +209,13 @@ impl Node {
     /// Dropping the future stops the node at once.
     pub async fn stop(mut self) -> Result<(), NodeError> {
         self.state.stopping();
+        // Leases move first, then votes, then the node says goodbye.
+        if let Some(leadership) = &self.leadership {
+            leadership.stop(self.leave_timeout).await;
+        }
+        if let Some(raft) = self.registry.as_ref().and_then(|registry| registry.raft.as_ref()) {
+            raft.stop().await;
+        }
         let left = match &self.gossip {
             Some(gossip) => gossip.leave(self.leave_timeout).await,
             None => Ok(()),
@@ -208,7 +240,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        let registry = self.registry.iter().flat_map(|registry| &registry.tasks);
+        for task in self.tasks.iter().chain(registry) {
             task.abort();
         }
         if let Some(gossip) = &self.gossip {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use mesh_core::{Clock, Member, MemberSnapshot, NodeId, SettingError, Settings};
+use mesh_core::{Clock, Member, MemberSnapshot, NodeId, SettingError, Settings, Validated};
 use mesh_transport::{
     endpoint::Endpoint,
-    rpc::{Channel, Channels, Encoding, Lane, MESH, Policy, PolicyConfig, RpcMetrics, RpcServer, Target},
+    rpc::{
+        Channel, Channels, Encoding, EndpointGuard, Lane, MESH, Policy, PolicyConfig, RpcMetrics, RpcServer,
+        Target,
+    },
     transcode::{Descriptors, Transcoder, service_routes},
 };
 use tokio::task::AbortHandle;
@@ -32,30 +35,50 @@ pub(super) struct Rpc {
     health: HealthReporter,
 }
 
-impl Rpc {
-    /// Serves `routes` and the health protocol on `endpoint`, from now on and until it closes.
+/// What channels need, before there is anything to serve: services of the node call other nodes.
+pub(super) struct Outgoing {
+    endpoint: Endpoint,
+    policy_config: Validated<PolicyConfig>,
+    policy: Policy,
+    guard: EndpointGuard,
+    channels: Channels,
+    metrics: RpcMetrics,
+}
+
+impl Outgoing {
+    /// Channels that begin at `endpoint`.
+    pub(super) fn new(endpoint: &Endpoint, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
+        let config = endpoint.config();
+        let policy_config = config.policy_config().validate().map_err(NodeError::Settings)?;
+        let policy = Policy::new(&policy_config, clock);
+        let guard = policy.endpoint(None, MESH)?;
+        let channel_config = config.channel_config().validate().map_err(NodeError::Settings)?;
+        let metrics = RpcMetrics::new(endpoint.metrics().clone());
+        let channels =
+            Channels::new(Arc::new(endpoint.clone()), guard.clone(), channel_config, metrics.clone());
+        Ok(Self { endpoint: endpoint.clone(), policy_config, policy, guard, channels, metrics })
+    }
+
+    /// The channels. Clones share connections.
+    pub(super) fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
+    /// Serves `routes` and the health protocol on the endpoint, from now on and until it closes.
     ///
     /// The task is returned so that it ends with the node.
     pub(super) async fn serve(
+        self,
         routes: Routes,
         descriptors: Descriptors,
-        endpoint: &Endpoint,
-        clock: Arc<dyn Clock>,
-    ) -> Result<(Self, Option<AbortHandle>), NodeError> {
-        let config = endpoint.config();
-        let policy_config = config.policy_config().validate().map_err(NodeError::Settings)?;
+    ) -> Result<(Rpc, Option<AbortHandle>), NodeError> {
+        let Self { endpoint, policy_config, policy, guard, channels, metrics } = self;
         let descriptors = described(&policy_config, descriptors)?;
-        let policy = Policy::new(&policy_config, clock);
-        let guard = policy.endpoint(None, MESH)?;
-        let server_config = config.server.clone().validate().map_err(NodeError::Settings)?;
-        let channel_config = config.channel_config().validate().map_err(NodeError::Settings)?;
+        let server_config = endpoint.config().server.clone().validate().map_err(NodeError::Settings)?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
         // True only once membership says so.
         health.set_service_status(WHOLE_NODE, ServingStatus::NotServing).await;
-        let metrics = RpcMetrics::new(endpoint.metrics().clone());
-        let channels =
-            Channels::new(Arc::new(endpoint.clone()), guard.clone(), channel_config, metrics.clone());
         let routes = routes.add_service(health_service).prepare();
         let routes = Transcoder::new(routes, descriptors, server_config.message_bytes_max);
         let mut on_edge: Option<Router> = None;
@@ -71,9 +94,24 @@ impl Rpc {
             let server = server.clone();
             tokio::spawn(async move { server.serve(incoming).await }).abort_handle()
         });
-        Ok((Self { server, on_edge, channels, metrics, health }, serving))
+        Ok((Rpc { server, on_edge, channels, metrics, health }, serving))
     }
+}
 
+/// A channel to a member, by what membership knows of it.
+pub(super) fn channel(
+    channels: &Channels,
+    members: &MemberSnapshot,
+    node_id: &NodeId,
+    lane: Lane,
+) -> Result<Channel, ResolveError> {
+    let Some(member) = members.find(node_id) else {
+        return Err(ResolveError::Unknown { node_id: node_id.clone() });
+    };
+    Ok(channels.open(target(member)?, lane))
+}
+
+impl Rpc {
     pub(super) fn metrics(&self) -> &RpcMetrics {
         &self.metrics
     }
@@ -120,10 +158,7 @@ impl Rpc {
         node_id: &NodeId,
         lane: Lane,
     ) -> Result<Channel, ResolveError> {
-        let Some(member) = members.find(node_id) else {
-            return Err(ResolveError::Unknown { node_id: node_id.clone() });
-        };
-        Ok(self.channels.open(target(member)?, lane))
+        channel(&self.channels, members, node_id, lane)
     }
 }
 
@@ -150,7 +185,7 @@ fn described(policy: &PolicyConfig, mut descriptors: Descriptors) -> Result<Desc
     if problems.is_empty() { Ok(descriptors) } else { Err(NodeError::Settings(problems)) }
 }
 
-fn target(member: &Member) -> Result<Target, ResolveError> {
+pub(super) fn target(member: &Member) -> Result<Target, ResolveError> {
     let node_id = member.node_id.clone();
     if !member.state.is_live() {
         return Err(ResolveError::Gone { node_id, state: member.state });

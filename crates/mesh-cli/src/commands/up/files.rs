@@ -72,6 +72,12 @@ impl ClusterFiles {
             private_folder(&node.data)?;
             issue(node.role, &node.name, &node.data.join("identity"))?;
         }
+        if let Some(first) = nodes.first() {
+            // It begins the registry, unless it has one from an earlier run.
+            mesh::node::found_cluster(&first.data).map_err(|error| {
+                Failure::from_error(Exit::Failed, &error).while_doing("cannot prepare the first node")
+            })?;
+        }
         let operator = folder.join("operator");
         issue(mesh::core::Role::OPERATOR, "operator", &operator)?;
         Ok(Self { nodes, operator })

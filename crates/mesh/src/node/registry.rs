@@ -1,0 +1,183 @@
+//! The node's part in the registry: a voter on nodes with the role `control`, a client on all others.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures_util::StreamExt;
+use mesh_core::{
+    BoxError, Clock, MemberSnapshot, Membership, NodeId, PeerIdentity, Role, Settings, Validated,
+    store::VersionedStore,
+};
+use mesh_registry::{
+    Provider, RegistryConfig, RemoteStore, StoreService, VoterStore,
+    metrics::MetricSources,
+    raft::{Begin, Peers, RaftError, RaftOptions, RaftStore},
+};
+use mesh_transport::rpc::{Channel, Channels, Lane, Target};
+use tokio::{sync::watch, task::AbortHandle};
+use tonic::service::Routes;
+
+use super::{
+    NodeError,
+    rpc::{self, target},
+};
+
+/// The folder of the registry in a data directory.
+const FOLDER: &str = "registry";
+/// A file in it that lets the node begin a new registry. It goes once there is one.
+const FOUNDER: &str = "founder";
+const FOUNDER_TEXT: &str =
+    "This node begins the cluster's registry at its next start, unless it belongs to one.\n";
+
+/// Lets the node whose data directory this is begin the cluster's registry at its next start. One node of a
+/// cluster does so, once; the others are taken in.
+///
+/// # Errors
+///
+/// [`NodeError::DataDirectory`] if nothing can be written there.
+pub fn found_cluster(data_dir: &Path) -> Result<(), NodeError> {
+    let folder = data_dir.join(FOLDER);
+    let written = fs::create_dir_all(&folder).and_then(|()| fs::write(founder(data_dir), FOUNDER_TEXT));
+    written.map_err(|source| NodeError::DataDirectory { path: folder, source })
+}
+
+fn founder(data_dir: &Path) -> PathBuf {
+    data_dir.join(FOLDER).join(FOUNDER)
+}
+
+/// What the registry needs of the node.
+pub(super) struct RegistryParts<'p> {
+    pub(super) config: Validated<RegistryConfig>,
+    pub(super) data_dir: &'p Path,
+    pub(super) local: &'p PeerIdentity,
+    pub(super) membership: Arc<dyn Membership>,
+    pub(super) channels: Channels,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// The registry as this node has it.
+pub(super) struct Registry {
+    pub(super) store: Arc<dyn VersionedStore>,
+    pub(super) raft: Option<RaftStore>,
+    service: Option<StoreService>,
+    remote: RemoteStore,
+    pub(super) tasks: Vec<AbortHandle>,
+}
+
+/// Channels to wherever membership says that a node is.
+struct ByMembership {
+    membership: Arc<dyn Membership>,
+    channels: Channels,
+}
+
+impl Peers for ByMembership {
+    fn channel(&self, node: &NodeId, lane: Lane) -> Result<Channel, BoxError> {
+        Ok(rpc::channel(&self.channels, &self.membership.snapshot(), node, lane)?)
+    }
+}
+
+impl Registry {
+    /// Starts this node's part; `None` if the settings want none.
+    pub(super) async fn start(parts: RegistryParts<'_>) -> Result<Option<Self>, NodeError> {
+        if parts.config.provider == Provider::Off {
+            return Ok(None);
+        }
+        let remote_config = parts.config.remote.clone().validate().map_err(NodeError::Settings)?;
+        let own = parts.local.node_id().clone();
+        let (sender, voters) = watch::channel(candidates(&parts.membership.snapshot(), &own));
+        let following = tokio::spawn(follow(Arc::clone(&parts.membership), own, sender)).abort_handle();
+        let remote = RemoteStore::new(parts.channels.clone(), Arc::new(voters), remote_config);
+        let tasks = vec![following];
+        if parts.local.role().as_str() != Role::CONTROL {
+            let store = Arc::new(remote.clone());
+            return Ok(Some(Self { store, raft: None, service: None, remote, tasks }));
+        }
+        let service_config = parts.config.service.clone().validate().map_err(NodeError::Settings)?;
+        let raft = voter(parts).await?;
+        let hint = Arc::new(raft.clone());
+        let service = StoreService::with_leader(Arc::clone(&hint) as _, hint, service_config);
+        let store = Arc::new(VoterStore::new(raft.clone(), remote.clone()));
+        Ok(Some(Self { store, raft: Some(raft), service: Some(service), remote, tasks }))
+    }
+
+    /// The routes with what this node serves to others.
+    pub(super) fn mount(&self, routes: Routes) -> Routes {
+        let routes = match &self.raft {
+            Some(raft) => raft.mount(routes),
+            None => routes,
+        };
+        match &self.service {
+            Some(service) => service.add_to(routes),
+            None => routes,
+        }
+    }
+
+    /// Its numbers.
+    pub(super) fn metrics(&self) -> MetricSources {
+        let sources = MetricSources::new(Arc::new(self.remote.clone())).remote(self.remote.counters());
+        match &self.service {
+            Some(service) => sources.service(service.counters()),
+            None => sources,
+        }
+    }
+}
+
+/// Opens the voter's directory, or begins a registry if this node is to.
+async fn voter(parts: RegistryParts<'_>) -> Result<RaftStore, NodeError> {
+    let founder = founder(parts.data_dir);
+    let founds = founder.exists();
+    let options = RaftOptions {
+        directory: parts.data_dir.join(FOLDER),
+        node_id: parts.local.node_id().clone(),
+        config: parts.config,
+        clock: parts.clock,
+        membership: Arc::clone(&parts.membership),
+        peers: Arc::new(ByMembership { membership: parts.membership, channels: parts.channels }),
+    };
+    let begin = if founds { Begin::NewGroup } else { Begin::Wait };
+    let raft = RaftStore::start(options, begin).await.map_err(NodeError::Registry)?;
+    if founds && raft.group().is_some() {
+        // Left behind it would do nothing while the group is there.
+        let _ = fs::remove_file(founder);
+    }
+    Ok(raft)
+}
+
+/// The nodes that may vote, and are reached over the network.
+fn candidates(members: &MemberSnapshot, own: &NodeId) -> Arc<[Target]> {
+    let members = members.all().filter(|m| m.role.as_str() == Role::CONTROL && m.node_id != *own);
+    members.filter_map(|member| target(member).ok()).collect()
+}
+
+/// Keeps the list of those who may vote up to date.
+async fn follow(membership: Arc<dyn Membership>, own: NodeId, voters: watch::Sender<Arc<[Target]>>) {
+    let (_, mut events) = membership.subscribe();
+    loop {
+        let now = candidates(&membership.snapshot(), &own);
+        voters.send_if_modified(|known| {
+            let changed = known.len() != now.len()
+                || known
+                    .iter()
+                    .zip(&*now)
+                    .any(|(a, b)| (&a.node_id, &a.addresses, a.http3) != (&b.node_id, &b.addresses, b.http3));
+            if changed {
+                *known = now;
+            }
+            changed
+        });
+        if events.next().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The error of a registry that had to stop.
+pub(super) async fn failed(registry: &Registry) -> Arc<RaftError> {
+    match &registry.raft {
+        Some(raft) => raft.failed().await,
+        None => std::future::pending().await,
+    }
+}
