@@ -191,7 +191,11 @@ impl Loop {
                     self.watch.spawn(store::watch(store, id, after, heard));
                 }
                 Effect::Validity { session, valid_until } => self.shared.validity(session, valid_until),
-                Effect::Lease(signal) => self.shared.signal(signal, &self.confirmer),
+                Effect::Lease(signal) => {
+                    // Who hears of its own lease shall read that it leads.
+                    self.shared.board.publish(std::mem::take(&mut leaders), std::mem::take(&mut events));
+                    self.shared.signal(signal, &self.confirmer);
+                }
                 Effect::Leader(view) => leaders.push(view),
                 Effect::Event(event) => {
                     log(self.core.node_id(), &event);
