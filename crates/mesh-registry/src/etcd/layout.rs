@@ -21,7 +21,10 @@ use mesh_core::{
 use prost::Message;
 
 use super::wire as pb;
-use crate::wire::{WireError, bad, malformed, values};
+use crate::{
+    AUDIT_PREFIX,
+    wire::{WireError, bad, malformed, values},
+};
 
 /// The version of this layout.
 pub(super) const FORMAT: u32 = 1;
@@ -110,6 +113,11 @@ impl Layout {
 
     fn records(&self, reserved: bool) -> String {
         format!("{}{}/", self.root, if reserved { 'a' } else { 'r' })
+    }
+
+    /// The first audit record of this time or later.
+    pub(super) fn audits(&self, wall_ms: u64) -> Bytes {
+        format!("{}{AUDIT_PREFIX}{wall_ms:013}", self.records(true)).into()
     }
 
     /// All sessions.

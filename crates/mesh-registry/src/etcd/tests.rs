@@ -1,12 +1,15 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use mesh_core::store::{
-    Applied, Compare, IdempotencyKey, Operation, Prefix, Scan, StoreError, TxnError, VersionedStore,
-    WatchFrom,
+use mesh_core::{
+    ManualClock,
+    store::{
+        Applied, AuditNote, Compare, IdempotencyKey, Operation, Prefix, Scan, StoreError, TxnError,
+        VersionedStore, WatchFrom,
+    },
 };
 
-use super::{EtcdConfig, EtcdStore};
+use super::{EtcdConfig, EtcdStore, EtcdTlsConfig};
 use crate::servers::{
     etcd::{Etcd, valid},
     stories::{self, Store, changes, key, put, session, txn, value, watch},
@@ -55,11 +58,11 @@ async fn kill_and_restart_of_etcd_loses_nothing_and_watches_go_on() {
     let session = session(&store).await;
     let mut stream = watch(&store, "", WatchFrom::Now).await;
     let mut expected = vec![store.transact(txn().then(put("a", "1"))).await.expect("puts").revision];
-    etcd.kill();
+    etcd.kill(0);
     let quick = EtcdConfig { request_timeout: Duration::from_millis(300), ..etcd.config() };
     match EtcdStore::open(valid(quick)).await.map(|_| ()) {
         Err(error @ StoreError::Unavailable { applied: Applied::No, .. }) => {
-            assert!(error.to_string().contains(&etcd.url()), "{error}");
+            assert!(error.to_string().contains(&etcd.url(0)), "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -83,7 +86,7 @@ async fn a_watch_that_can_not_go_on_ends_with_an_error() {
     let config = EtcdConfig { watch_resume_for: Duration::ZERO, ..etcd.config() };
     let store: Store = Arc::new(EtcdStore::open(valid(config)).await.expect("opens"));
     let mut stream = watch(&store, "", WatchFrom::Now).await;
-    etcd.kill();
+    etcd.kill(0);
     match stream.next().await {
         Some(Err(error)) => assert!(error.is_transient(), "{error}"),
         other => panic!("{other:?}"),
@@ -152,4 +155,117 @@ async fn a_restored_etcd_raises_the_generation() {
     assert_eq!(store.status().await.expect("status").generation, after.generation);
     let fence = Compare::Fence { key: key("l"), token: before };
     store.transact(txn().when(fence)).await.expect("an earlier grant goes on");
+}
+
+#[tokio::test]
+async fn another_member_takes_over_from_a_killed_one() {
+    const TEST: &str = "another_member_takes_over_from_a_killed_one";
+    let Some(mut etcd) = Etcd::of_members(TEST, 3, "http", |_| Vec::new()).await else { return };
+    let store: Store = Arc::new(etcd.store("mesh").await);
+    let session = session(&store).await;
+    let mut stream = watch(&store, "", WatchFrom::Now).await;
+    let mut sequence = 0;
+    for killed in 0..3 {
+        etcd.kill(killed);
+        for _ in 0..3 {
+            sequence += 1;
+            let once = IdempotencyKey { session, sequence };
+            let done =
+                store.transact(txn().then(put("a", &sequence.to_string())).once(once)).await.expect("puts");
+            assert_eq!(changes(&mut stream).await.0, done.revision);
+            assert_eq!(value(&store, "a").await, Some(sequence.to_string().into()));
+        }
+        assert_eq!(store.keep_alive(session).await.expect("renews").id, session);
+        etcd.restart().await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_does_not_matter_while_another_lives() {
+    let Some(etcd) = Etcd::start("a_dead_endpoint_does_not_matter_while_another_lives").await else { return };
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), etcd.url(0)];
+    let store: Store =
+        Arc::new(EtcdStore::open(valid(EtcdConfig { endpoints, ..etcd.config() })).await.expect("opens"));
+    store.transact(txn().then(put("a", "1"))).await.expect("puts");
+    assert_eq!(value(&store, "a").await, Some("1".into()));
+}
+
+#[tokio::test]
+async fn users_of_etcd_are_logged_in_and_others_are_told_what_to_set() {
+    const TEST: &str = "users_of_etcd_are_logged_in_and_others_are_told_what_to_set";
+    let Some(etcd) = Etcd::start(TEST).await else { return };
+    etcd.post("/v3/auth/user/add", r#"{"name":"root","password":"word"}"#).await;
+    etcd.post("/v3/auth/role/add", r#"{"name":"root"}"#).await;
+    etcd.post("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#).await;
+    etcd.post("/v3/auth/enable", "{}").await;
+    match EtcdStore::open(valid(etcd.config())).await.map(|_| ()) {
+        Err(error @ StoreError::Denied { .. }) => {
+            assert!(error.to_string().contains("registry.etcd.user"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    let with = |password: &str| {
+        std::fs::write(&file, password).expect("writes");
+        EtcdConfig { user: Some("root".to_owned()), password_file: Some(file.clone()), ..etcd.config() }
+    };
+    let wrong = EtcdStore::open(valid(with("other"))).await.map(|_| ());
+    assert!(matches!(wrong, Err(StoreError::Denied { .. })), "{wrong:?}");
+    let store: Store = Arc::new(EtcdStore::open(valid(with("word\n"))).await.expect("opens"));
+    let mut stream = watch(&store, "", WatchFrom::Now).await;
+    let done = store.transact(txn().then(put("a", "1"))).await.expect("puts");
+    assert_eq!(changes(&mut stream).await.0, done.revision);
+    let session = session(&store).await;
+    store.keep_alive(session).await.expect("renews");
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_and_the_server_is_checked() {
+    const TEST: &str = "etcd::connections_are_encrypted_and_the_server_is_checked";
+    let (folder, made) = (tempfile::tempdir().expect("a folder"), rcgen::KeyPair::generate().expect("a key"));
+    let params = rcgen::CertificateParams::new(["etcd.test".to_owned()]).expect("parameters");
+    let certificate = params.self_signed(&made).expect("a certificate").pem();
+    let trust = folder.path().join("trust.pem");
+    std::fs::write(&trust, &certificate).expect("writes");
+    let flags = |server: &std::path::Path| {
+        let (certificate_file, key_file) = (server.join("server.pem"), server.join("server.key"));
+        std::fs::write(&certificate_file, &certificate).expect("writes");
+        std::fs::write(&key_file, made.serialize_pem()).expect("writes");
+        vec![
+            format!("--cert-file={}", certificate_file.display()),
+            format!("--key-file={}", key_file.display()),
+        ]
+    };
+    let Some(etcd) = Etcd::of_members(TEST, 1, "https", flags).await else { return };
+    let with = |name: Option<&str>| {
+        let tls = EtcdTlsConfig {
+            trust_bundle: Some(trust.clone()),
+            server_name: name.map(str::to_owned),
+            ..EtcdTlsConfig::default()
+        };
+        EtcdConfig { tls, ..etcd.config() }
+    };
+    let store: Store = Arc::new(EtcdStore::open(valid(with(Some("etcd.test")))).await.expect("opens"));
+    store.transact(txn().then(put("a", "1"))).await.expect("puts");
+    let quick = EtcdConfig { request_timeout: Duration::from_millis(500), ..with(None) };
+    let refused = EtcdStore::open(valid(quick)).await.map(|_| ());
+    let refused = refused.expect_err("the certificate is of another name").to_string();
+    assert!(refused.contains("certificate"), "{refused}");
+}
+
+#[tokio::test]
+async fn old_audit_records_go_when_new_ones_come() {
+    let Some(etcd) = Etcd::start("old_audit_records_go_when_new_ones_come").await else { return };
+    let clock = ManualClock::default();
+    clock.set_wall(mesh_core::WallTime(1_800_000_000_000));
+    let config = EtcdConfig { audit_retention: Duration::from_secs(60), ..etcd.config() };
+    let store = EtcdStore::with_clock(valid(config), Arc::new(clock.clone())).await.expect("opens");
+    let audits = Scan::of(Prefix::new("~audit/").expect("a prefix"));
+    for (pause, kept) in [(0, 1), (40, 2), (40, 2), (61, 1)] {
+        clock.advance(Duration::from_secs(pause));
+        let note = AuditNote { action: "test.put".into(), reason: "to see it".into(), correlation_id: 7 };
+        store.transact(txn().then(put("a", "1")).audited(note)).await.expect("puts");
+        assert_eq!(store.scan(&audits).await.expect("scans").value.records.len(), kept);
+    }
 }
