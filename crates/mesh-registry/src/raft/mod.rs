@@ -26,3 +26,6 @@ pub use error::RaftError;
 pub use identity::GroupId;
 pub use options::{Begin, Peers, RaftOptions};
 pub use provider::RaftStore;
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! The store as its users see it.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use mesh_core::{
-    Revision,
+    NodeId, Revision,
     store::{
         Applied, ByteStream, Fresh, Key, OpenSession, Page, Prefix, Record, Restored, Scan, Session,
         SessionError, SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore,
@@ -75,6 +75,19 @@ impl RaftStore {
     /// The group that this node belongs to; `None` until one takes it in.
     pub fn group(&self) -> Option<GroupId> {
         self.core.group().map(|group| group.seat.group)
+    }
+
+    /// This node's number in the group.
+    pub fn voter_id(&self) -> Option<u64> {
+        self.core.group().map(|group| group.seat.id)
+    }
+
+    /// The nodes that vote, as this one knows it.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        let Some(group) = self.core.group() else { return BTreeSet::new() };
+        let membership = group.membership();
+        let voters = membership.voter_ids().filter_map(|id| membership.get_node(&id)?.node.clone());
+        voters.collect()
     }
 
     /// Waits until the node belongs to a group.

@@ -1,0 +1,4 @@
+//! Groups of real voters in one process.
+
+mod cluster;
+mod stories;
