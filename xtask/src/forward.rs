@@ -11,6 +11,10 @@ pub(crate) fn sim(repo: &Repo, arguments: &[String]) -> Result<()> {
 
 /// `cargo xtask bench`: the benchmark runner, optimised, because it measures.
 pub(crate) fn bench(repo: &Repo, arguments: &[String]) -> Result<()> {
+    if arguments.first().is_some_and(|area| area == "registry") {
+        // Its nodes are processes of their own.
+        run(&mut repo.cargo(["build", "--quiet", "--release", "--package", "mesh-cli"]))?;
+    }
     let which = ["--release", "--package", "mesh-tests", "--features", "bench", "--bin", "mesh-bench"];
     program(repo, &which, arguments)
 }

@@ -1,9 +1,10 @@
 //! The node's part in the registry: a voter on nodes with the role `control`, a client on all others.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::StreamExt;
@@ -71,11 +72,17 @@ pub(super) struct Registry {
 struct ByMembership {
     membership: Arc<dyn Membership>,
     channels: Channels,
+    /// The last one of each kind: a connection lasts as long as somebody has a channel on it, and voters
+    /// talk many times a second. No more than there are nodes that voted.
+    kept: Mutex<BTreeMap<(NodeId, Lane), Channel>>,
 }
 
 impl Peers for ByMembership {
     fn channel(&self, node: &NodeId, lane: Lane) -> Result<Channel, BoxError> {
-        Ok(rpc::channel(&self.channels, &self.membership.snapshot(), node, lane)?)
+        let channel = rpc::channel(&self.channels, &self.membership.snapshot(), node, lane)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert((node.clone(), lane), channel.clone());
+        Ok(channel)
     }
 }
 
@@ -135,7 +142,11 @@ async fn voter(parts: RegistryParts<'_>) -> Result<RaftStore, NodeError> {
         config: parts.config,
         clock: parts.clock,
         membership: Arc::clone(&parts.membership),
-        peers: Arc::new(ByMembership { membership: parts.membership, channels: parts.channels }),
+        peers: Arc::new(ByMembership {
+            membership: parts.membership,
+            channels: parts.channels,
+            kept: Mutex::default(),
+        }),
     };
     let begin = if founds { Begin::NewGroup } else { Begin::Wait };
     let raft = RaftStore::start(options, begin).await.map_err(NodeError::Registry)?;

@@ -192,6 +192,7 @@ impl Cluster {
             for (name, value) in [
                 ("sent_messages", c.sent_messages),
                 ("sent_bytes", c.sent_bytes),
+                ("unsent_messages", c.unsent_messages),
                 ("received_messages", c.received_messages),
                 ("refused_rate", c.refused_rate),
                 ("duplicates", c.duplicates),

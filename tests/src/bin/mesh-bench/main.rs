@@ -7,6 +7,7 @@ mod gossip;
 mod load;
 mod node;
 mod peers;
+mod registry;
 mod transport;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,8 @@ enum Area {
     /// One member, until it is killed.
     #[command(hide = true)]
     Node(node::Options),
+    /// The registry: latency, rates, watches, and what users wait for when a process dies.
+    Registry(registry::Options),
     /// RPC: what a call costs over HTTP/3, HTTP/2, stock tonic and bare QUIC.
     Transport(transport::Options),
     /// A server, until it is killed.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().area {
         Area::Gossip(options) => runtime.block_on(gossip::run(options)),
         Area::Node(options) => runtime.block_on(node::run(options)),
+        Area::Registry(options) => runtime.block_on(registry::run(options)),
         Area::Transport(options) => runtime.block_on(transport::run(options)),
         Area::TransportServer(options) => runtime.block_on(transport::run_server(options)),
         Area::TransportMemory => runtime.block_on(transport::run_memory()),

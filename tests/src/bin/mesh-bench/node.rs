@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use mesh_core::{
 };
 use mesh_gossip::{Driver, DriverOptions, GossipConfig, GossipHandle, LocalNode};
 use mesh_transport::{TransportConfig, ca::DevCa, endpoint::Endpoint, links::Links};
+use tokio::{sync::Notify, time::Instant};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -68,7 +69,7 @@ impl Member {
         let endpoint = Endpoint::bind(valid(config)?, identity.clone(), None)?;
         let address = endpoint.local_address();
         let links = Links::new(endpoint.clone())?;
-        let carrier = Arc::new(Faulty { links, own: name.parse()?, faults });
+        let carrier = Arc::new(Faulty { links, own: name.parse()?, faults, hanging: Hanging::default() });
         let config =
             GossipConfig { seeds: seed.iter().map(ToString::to_string).collect(), ..GossipConfig::lan() };
         let local = LocalNode { identity: identity.local(), addresses: vec![address], metadata: metadata() };
@@ -127,16 +128,61 @@ impl Faults {
     }
 }
 
+/// Dials across a partition: they cost nobody a handshake, and get through if it ends in time.
+#[derive(Default)]
+struct Hanging {
+    dials: Mutex<Vec<(Instant, LinkTarget)>>,
+    more: Notify,
+}
+
+impl Hanging {
+    fn add(&self, target: LinkTarget) {
+        let until = Instant::now() + TransportConfig::default().links.connect_timeout;
+        self.dials.lock().expect("no panic under this lock").push((until, target));
+        self.more.notify_one();
+    }
+
+    /// One that is over, for better or worse, and whether it is for better.
+    fn pop(&self, open: impl Fn(&LinkTarget) -> bool) -> Option<(bool, LinkTarget)> {
+        let mut dials = self.dials.lock().expect("no panic under this lock");
+        let now = Instant::now();
+        let at = dials.iter().position(|(until, target)| *until <= now || open(target))?;
+        let (_, target) = dials.swap_remove(at);
+        Some((open(&target), target))
+    }
+
+    /// Waits until it makes sense to look again.
+    async fn pause(&self) {
+        // As often as a handshake without answer sends its first packet again, more or less.
+        const LOOK: Duration = Duration::from_millis(200);
+        if self.dials.lock().expect("no panic under this lock").is_empty() {
+            self.more.notified().await;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Real links with faults in front: datagrams are lost, a partition swallows everything.
 struct Faulty {
     links: Links,
     own: NodeId,
     faults: Arc<Faults>,
+    hanging: Hanging,
+}
+
+impl Faulty {
+    fn is_open(&self, target: &LinkTarget) -> bool {
+        target.node_id.as_ref().is_none_or(|peer| !self.faults.apart(&self.own, peer))
+    }
 }
 
 impl Datagrams for Faulty {
     fn connect(&self, target: LinkTarget) {
-        self.links.connect(target);
+        if self.is_open(&target) {
+            self.links.connect(target);
+        } else {
+            self.hanging.add(target);
+        }
     }
 
     fn disconnect(&self, peer: &NodeId) {
@@ -154,9 +200,19 @@ impl Datagrams for Faulty {
 
     async fn recv(&self) -> Result<DatagramEvent, DatagramError> {
         loop {
-            match self.links.recv().await? {
+            while let Some((open, target)) = self.hanging.pop(|target| self.is_open(target)) {
+                if !open {
+                    return Ok(DatagramEvent::ConnectFailed { target, error: ConnectError::Timeout });
+                }
+                self.links.connect(target);
+            }
+            let event = tokio::select! {
+                event = self.links.recv() => event?,
+                () = self.hanging.pause() => continue,
+            };
+            match event {
                 DatagramEvent::Received { from, .. } if self.faults.apart(&self.own, from.node_id()) => {}
-                // Inside a partition a connection would never come about.
+                // Inside a partition a connection would never come about, of a seed whose name is not known either.
                 DatagramEvent::LinkUp { peer, remote, .. }
                     if self.faults.apart(&self.own, peer.node_id()) =>
                 {
