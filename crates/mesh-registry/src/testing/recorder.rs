@@ -1,0 +1,234 @@
+//! Writes down what clients asked of a store, and what they were told.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_core::{
+    Clock, FencingToken, Revision,
+    store::{
+        Fresh, Key, Overflow, Page, Prefix, Record, Scan, Session, SessionId, Txn, TxnError, TxnOutcome,
+        WatchEvent, WatchFrom,
+    },
+};
+
+use super::history::{Moment, Watched};
+
+/// Most calls, and most events of watches, that one recording holds. What comes later is not written down,
+/// and the recording says that it is not whole.
+pub const CALLS_MAX: usize = 1_000_000;
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub(super) enum Call {
+    Get(Key),
+    Scan(Scan),
+    Transact(Txn),
+    Open,
+    KeepAlive(SessionId),
+    Close(SessionId),
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    Got(Fresh<Option<Record>>),
+    Scanned(Fresh<Page>),
+    Applied(TxnOutcome),
+    Refused(Refused),
+    Session(Session),
+    Closed(Revision),
+    /// The session that the call is about is gone.
+    Gone,
+    /// It failed, and certainly did nothing.
+    Nothing,
+    /// It failed, and nobody knows.
+    Unknown,
+}
+
+/// Why a transaction did nothing.
+#[derive(Clone, Debug)]
+pub(super) enum Refused {
+    Conflict { index: usize, found: Option<Option<FencingToken>>, revision: Revision },
+    Fenced { key: Key, stated: FencingToken, current: Option<FencingToken> },
+    Unfenced { key: Key, current: FencingToken },
+    SessionGone(SessionId),
+}
+
+impl From<&TxnError> for Reply {
+    fn from(error: &TxnError) -> Self {
+        match error {
+            TxnError::Conflict { index, found, revision, .. } => Self::Refused(Refused::Conflict {
+                index: *index,
+                found: found.as_ref().map(|record| record.token),
+                revision: *revision,
+            }),
+            TxnError::Fenced { key, stated, current } => {
+                Self::Refused(Refused::Fenced { key: key.clone(), stated: *stated, current: *current })
+            }
+            TxnError::Unfenced { key, current } => {
+                Self::Refused(Refused::Unfenced { key: key.clone(), current: *current })
+            }
+            TxnError::SessionGone { session } => Self::Refused(Refused::SessionGone(*session)),
+            other => Self::failed(other.applied()),
+        }
+    }
+}
+
+impl Reply {
+    pub(super) fn failed(applied: mesh_core::store::Applied) -> Self {
+        match applied {
+            mesh_core::store::Applied::No => Self::Nothing,
+            mesh_core::store::Applied::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// One call as it was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub(super) client: u64,
+    pub(super) call: Moment,
+    pub(super) what: Call,
+    /// `None` if the call was given up, or is not over.
+    pub(super) answer: Option<(Moment, Reply)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Log {
+    next_tick: u64,
+    calls: Vec<Recorded>,
+    watches: Vec<Watched>,
+    events: usize,
+    dropped: u64,
+}
+
+/// Writes down the calls of any number of clients. Clones share the recording.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use mesh_core::{SystemClock, store::{Key, Operation, Txn, VersionedStore}};
+/// use mesh_registry::{MemoryStore, testing::{Recorder, history::Budget}};
+/// let recorder = Recorder::new(Arc::new(SystemClock));
+/// let store = recorder.record(Arc::new(MemoryStore::new()), 1);
+/// let put = Operation::Put { key: Key::new("a")?, value: "1".into(), session: None };
+/// store.transact(Txn::new("n1".parse()?).then(put)).await?;
+/// store.get(&Key::new("a")?).await?;
+/// recorder.recording().judge(&Budget::default())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Recorder {
+    clock: Arc<dyn Clock>,
+    log: Arc<Mutex<Log>>,
+}
+
+impl Recorder {
+    /// An empty recording, timed by `clock`: that of the store's sessions, so that it can be judged
+    /// whether they ended too early.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, log: Arc::default() }
+    }
+
+    /// A store whose calls are written down as those of `client`.
+    pub fn record(
+        &self,
+        store: Arc<dyn mesh_core::store::VersionedStore>,
+        client: u64,
+    ) -> super::RecordedStore {
+        super::RecordedStore::new(store, self.clone(), client)
+    }
+
+    /// What was written down up to now. Calls that are not over count as of unknown outcome.
+    pub fn recording(&self) -> Recording {
+        let log = self.lock();
+        Recording { calls: log.calls.clone(), watches: log.watches.clone(), dropped: log.dropped }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // Each change of the log is one push or one assignment.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next moment: its tick is higher than any before.
+    fn moment(&self, log: &mut Log) -> Moment {
+        log.next_tick += 1;
+        Moment { tick: log.next_tick, at: self.clock.now() }
+    }
+
+    pub(super) fn begin(&self, client: u64, what: Call) -> Option<usize> {
+        let mut log = self.lock();
+        if log.calls.len() >= CALLS_MAX {
+            log.dropped += 1;
+            return None;
+        }
+        let call = self.moment(&mut log);
+        log.calls.push(Recorded { client, call, what, answer: None });
+        Some(log.calls.len() - 1)
+    }
+
+    pub(super) fn end(&self, call: Option<usize>, reply: Reply) {
+        let mut log = self.lock();
+        let at = self.moment(&mut log);
+        if let Some(recorded) = call.and_then(|call| log.calls.get_mut(call)) {
+            recorded.answer = Some((at, reply));
+        }
+    }
+
+    pub(super) fn begin_watch(
+        &self,
+        client: u64,
+        prefix: Prefix,
+        from: WatchFrom,
+        overflow: Overflow,
+    ) -> Option<usize> {
+        let mut log = self.lock();
+        if log.watches.len() >= CALLS_MAX {
+            log.dropped += 1;
+            return None;
+        }
+        let since = self.moment(&mut log);
+        let after = match from {
+            WatchFrom::Now => None,
+            WatchFrom::After(revision) => Some(revision),
+        };
+        let name = format!("{} of client {client} on {prefix:?}", log.watches.len());
+        let latest = overflow == Overflow::Latest;
+        log.watches.push(Watched { name, prefix, after, since, latest, events: Vec::new() });
+        Some(log.watches.len() - 1)
+    }
+
+    pub(super) fn event(&self, watch: Option<usize>, event: &WatchEvent) {
+        let mut log = self.lock();
+        if log.events >= CALLS_MAX {
+            log.dropped += 1;
+            return;
+        }
+        let at = self.moment(&mut log);
+        log.events += 1;
+        if let Some(watched) = watch.and_then(|watch| log.watches.get_mut(watch)) {
+            watched.events.push((at, event.clone()));
+        }
+    }
+}
+
+/// What was written down.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    pub(super) calls: Vec<Recorded>,
+    pub(super) watches: Vec<Watched>,
+    pub(super) dropped: u64,
+}
+
+impl Recording {
+    /// Number of calls.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}
