@@ -1,5 +1,7 @@
 //! Stories of the provider and the service together, over mutual TLS on the loopback interface.
 
+#[cfg(feature = "testing")]
+mod conformance;
 pub(crate) mod harness;
 mod watches;
 
