@@ -9,6 +9,7 @@ mod accept;
 mod connection;
 mod dial;
 mod registry;
+mod runtime;
 mod secret;
 mod stray;
 #[cfg(all(test, feature = "ca"))]
@@ -35,11 +36,14 @@ use tokio::{
 use tracing::info;
 
 pub use connection::{MeshStream, QuicConnection};
+pub use runtime::Load;
 pub use secret::NodeSecret;
 
 pub(crate) use dial::quic_error;
 #[cfg(all(feature = "edge", feature = "rpc"))]
 pub(crate) use registry::quic_certificates;
+#[cfg(all(feature = "edge", feature = "rpc"))]
+pub(crate) use runtime::LoadedRuntime;
 pub(crate) use stray::watched_socket;
 
 use crate::{
@@ -47,6 +51,8 @@ use crate::{
 };
 use accept::Refusals;
 use registry::Registry;
+#[cfg(not(all(feature = "edge", feature = "rpc")))]
+use runtime::LoadedRuntime;
 
 /// Codes with which connections are closed, the same for every application protocol.
 pub mod close {
@@ -95,6 +101,7 @@ pub(crate) struct Inner {
     local: SocketAddr,
     quic: Option<quinn::Endpoint>,
     refusals: Arc<Refusals>,
+    load: Load,
     takers: Mutex<Takers>,
     /// TLS and QUIC settings for the protocols that have a taker.
     serving: ArcSwap<Serving>,
@@ -142,6 +149,7 @@ impl Endpoint {
         let (udp, tcp, local) = bind_both(&config)?;
         let serving = Serving::new(&identity, &config, &[]);
         let refusals = Arc::new(Refusals::new(identity.metrics().clone()));
+        let load = Load::default();
         let quic = udp
             .map(|socket| {
                 let strays = Arc::clone(&refusals);
@@ -151,7 +159,7 @@ impl Endpoint {
                     secret.endpoint_config(),
                     Some((*serving.quic).clone()),
                     socket,
-                    Arc::new(quinn::TokioRuntime),
+                    Arc::new(LoadedRuntime(load.clone())),
                 )
             })
             .transpose()
@@ -172,6 +180,7 @@ impl Endpoint {
             local,
             quic,
             refusals,
+            load,
             takers: Mutex::default(),
             serving: ArcSwap::from_pointee(serving),
             half_open_quic: AtomicUsize::new(0),

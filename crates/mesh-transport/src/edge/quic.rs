@@ -20,7 +20,7 @@ use super::{
     watched::{GuardedBody, InFlight},
 };
 use crate::{
-    endpoint::{NodeSecret, bind_udp, close, quic_certificates, watched_socket},
+    endpoint::{Load, LoadedRuntime, NodeSecret, bind_udp, close, quic_certificates, watched_socket},
     rpc::http3::{self, Answer, Limits, RequestBody},
     tls::alpn,
 };
@@ -39,7 +39,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Starts to accept connections.
 pub(super) fn spawn(port: Arc<Port>, socket: UdpSocket) -> io::Result<JoinHandle<()>> {
-    let secret = NodeSecret::random();
+    let (secret, load) = (NodeSecret::random(), Load::default());
     let strays = port.clone();
     let socket = watched_socket(socket, &secret, move |remote, stray| {
         strays.refuse(remote, Refused::Tls, &stray);
@@ -48,9 +48,9 @@ pub(super) fn spawn(port: Arc<Port>, socket: UdpSocket) -> io::Result<JoinHandle
         secret.endpoint_config(),
         Some(server_config(&port)),
         socket,
-        Arc::new(quinn::TokioRuntime),
+        Arc::new(LoadedRuntime(load.clone())),
     )?;
-    Ok(tokio::spawn(accept(port, endpoint)))
+    Ok(tokio::spawn(accept(port, endpoint, load)))
 }
 
 /// What a caller is offered at this moment.
@@ -74,7 +74,7 @@ fn server_config(port: &Port) -> quinn::ServerConfig {
     config
 }
 
-async fn accept(port: Arc<Port>, endpoint: quinn::Endpoint) {
+async fn accept(port: Arc<Port>, endpoint: quinn::Endpoint, load: Load) {
     let mut connections = JoinSet::new();
     let mut stopped = port.stopped.clone();
     loop {
@@ -96,7 +96,7 @@ async fn accept(port: Arc<Port>, endpoint: quinn::Endpoint) {
             continue;
         };
         let slot = port.handshakes.enter(remote.ip());
-        connections.spawn(port.clone().quic_connection(incoming, remote, slot, place));
+        connections.spawn(port.clone().quic_connection(incoming, load.clone(), remote, slot, place));
     }
     // New callers are refused from here on, so that they use TCP or come back later.
     endpoint.set_server_config(None);
@@ -109,6 +109,7 @@ impl Port {
     async fn quic_connection(
         self: Arc<Self>,
         incoming: quinn::Incoming,
+        load: Load,
         remote: SocketAddr,
         mut slot: Slot,
         _place: OwnedSemaphorePermit,
@@ -136,7 +137,7 @@ impl Port {
             drain_timeout: self.config.drain_timeout,
             write_timeout: Some(self.config.write_timeout),
         };
-        let conversation = http3::serve(connection, limits, draining, caller);
+        let conversation = http3::serve(connection, load, limits, draining, caller);
         self.supervise(Connection { remote, peer, certificates, drain, under_way }, conversation).await;
     }
 }

@@ -187,7 +187,16 @@ async fn accept_quic(inner: &Inner, incoming: quinn::Incoming) -> Result<(Vec<u8
     })?;
     let closer = Closer::Quic(connection.clone());
     let registration = inner.registry.register(Arc::clone(&peer), PeerRole::Client, closer, &inner.metrics);
-    Ok((protocol, QuicConnection { connection, peer, direction: Direction::Inbound, registration }))
+    Ok((
+        protocol,
+        QuicConnection {
+            connection,
+            peer,
+            direction: Direction::Inbound,
+            registration,
+            load: inner.load.clone(),
+        },
+    ))
 }
 
 /// Sorts what went wrong; the texts are those of the TLS library.

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::registry::Registration;
+use super::{Load, registry::Registration};
 
 /// A QUIC connection with a verified peer.
 ///
@@ -29,6 +29,7 @@ pub struct QuicConnection {
     pub(super) peer: Arc<PeerIdentity>,
     pub(super) direction: Direction,
     pub(super) registration: Registration,
+    pub(super) load: Load,
 }
 
 impl QuicConnection {
@@ -40,6 +41,11 @@ impl QuicConnection {
     /// Who is at the other end.
     pub fn peer(&self) -> &Arc<PeerIdentity> {
         &self.peer
+    }
+
+    /// What requests on it are to be told to, shared by all connections of its endpoint.
+    pub fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Who opened it.

@@ -67,7 +67,13 @@ impl Endpoint {
         let closer = Closer::Quic(connection.clone());
         let registration =
             inner.registry.register(Arc::clone(&peer), PeerRole::Server, closer, &inner.metrics);
-        Ok(QuicConnection { connection, peer, direction: Direction::Outbound, registration })
+        Ok(QuicConnection {
+            connection,
+            peer,
+            direction: Direction::Outbound,
+            registration,
+            load: inner.load.clone(),
+        })
     }
 
     /// Connects over TCP and TLS, offering one application protocol.

@@ -19,6 +19,8 @@ use http_body::{Body, Frame};
 use mesh_core::BoxError;
 use tokio::sync::watch;
 
+use crate::endpoint::Load;
+
 use super::h3_quinn::{Connection, Outgoing, RecvStream, SendStream, Stopped, response_block, send_body};
 
 /// Bytes that may be on their way on one connection, each direction.
@@ -75,6 +77,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 /// Why it did not end by agreement.
 pub(crate) async fn serve<A: Answer>(
     connection: quinn::Connection,
+    load: Load,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
     answer: A,
@@ -88,7 +91,7 @@ pub(crate) async fn serve<A: Answer>(
 
     let mut builder = h3::server::builder();
     builder.send_grease(false).max_field_section_size(limits.header_bytes_max);
-    let built = builder.build(Connection::new(connection.clone())).await;
+    let built = builder.build(Connection::new(connection.clone(), load)).await;
     let mut h3 = match built {
         Ok(h3) => h3,
         Err(error) => return by_agreement(error),

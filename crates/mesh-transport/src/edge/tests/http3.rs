@@ -18,6 +18,7 @@ use super::listener::{Edge, PATIENCE, edge, get, rest};
 use crate::{
     Identity,
     edge::{EdgeConfig, NewEvent, metrics::Refused},
+    endpoint::Load,
     rpc::h3_quinn::{Connection, Opener},
     tls::{alpn, server_name},
 };
@@ -52,7 +53,10 @@ impl Client {
     async fn new(edge: &Edge, name: &str) -> Self {
         let identity = edge.client("operator", name);
         let connection = connect(edge, &identity, alpn::H3).await.expect("accepted");
-        let h3 = h3::client::builder().send_grease(false).build(Connection::new(connection.clone())).await;
+        let h3 = h3::client::builder()
+            .send_grease(false)
+            .build(Connection::new(connection.clone(), Load::default()))
+            .await;
         let (mut driver, requests) = h3.expect("HTTP/3");
         tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
         Self { requests, connection }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mesh_core::{BoxError, NodeId, PeerIdentity};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::rpc::Transport;
+use crate::{endpoint::Load, rpc::Transport};
 
 /// Who a channel talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct H3Connection {
     pub connection: quinn::Connection,
     /// Who is at the other end.
     pub peer: Arc<PeerIdentity>,
+    /// What requests on it are to be told to.
+    pub load: Load,
     /// Whatever has to live as long as the connection.
     pub keep: Box<dyn Any + Send + Sync>,
 }

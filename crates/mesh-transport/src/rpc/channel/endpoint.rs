@@ -88,6 +88,7 @@ impl Connector for Endpoint {
         Ok(H3Connection {
             connection: connected.connection().clone(),
             peer: connected.peer().clone(),
+            load: connected.load().clone(),
             keep: Box::new(connected),
         })
     }

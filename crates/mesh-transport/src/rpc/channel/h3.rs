@@ -40,10 +40,10 @@ pub(super) type Driver = h3::client::Connection<Connection, Bytes>;
 
 impl Http3 {
     pub(super) async fn start(connected: H3Connection) -> Result<(Self, Driver), BoxError> {
-        let H3Connection { connection, keep, .. } = connected;
+        let H3Connection { connection, load, keep, .. } = connected;
         let mut builder = h3::client::builder();
         builder.send_grease(false).max_field_section_size(HEADER_BYTES_MAX);
-        let (driver, requests) = builder.build(Connection::new(connection.clone())).await?;
+        let (driver, requests) = builder.build(Connection::new(connection.clone(), load)).await?;
         Ok((Self { requests, connection, _keep: keep }, driver))
     }
 

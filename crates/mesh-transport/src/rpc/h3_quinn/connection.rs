@@ -14,6 +14,8 @@ use h3::{
 };
 use quinn::ConnectionError;
 
+use crate::endpoint::Load;
+
 use super::{BidiStream, RecvStream, SendStream, Stopped, error};
 
 type Incoming<T> = Pin<Box<dyn Stream<Item = Result<T, ConnectionError>> + Send>>;
@@ -29,7 +31,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(connection: quinn::Connection) -> Self {
+    /// Tells `load` of its requests.
+    pub(crate) fn new(connection: quinn::Connection, load: Load) -> Self {
         let bidi = stream::unfold(connection.clone(), |connection| async move {
             Some((connection.accept_bi().await, connection))
         });
@@ -37,7 +40,7 @@ impl Connection {
             Some((connection.accept_uni().await, connection))
         });
         Self {
-            opener: Opener::new(connection),
+            opener: Opener::new(connection, load),
             bidi: Box::pin(bidi),
             uni: Box::pin(uni),
             last_accepted: None,
@@ -76,7 +79,7 @@ impl quic::Connection<Bytes> for Connection {
             Some(accepted) => Poll::Ready(match accepted {
                 Ok(pair) => {
                     self.last_accepted = Some(SendStream::stopped(&pair.0));
-                    Ok(BidiStream::new(pair, self.opener.connection.side()))
+                    Ok(BidiStream::new(pair, &self.opener))
                 }
                 Err(failure) => Err(error::connection(failure)),
             }),
@@ -108,20 +111,21 @@ impl quic::OpenStreams<Bytes> for Connection {
 
 /// Opens streams of a connection.
 pub(crate) struct Opener {
-    connection: quinn::Connection,
+    pub(super) connection: quinn::Connection,
+    pub(super) load: Load,
     opening_bidi: Opening<Pair>,
     opening_uni: Opening<quinn::SendStream>,
 }
 
 impl Opener {
-    fn new(connection: quinn::Connection) -> Self {
-        Self { connection, opening_bidi: None, opening_uni: None }
+    fn new(connection: quinn::Connection, load: Load) -> Self {
+        Self { connection, load, opening_bidi: None, opening_uni: None }
     }
 }
 
 impl Clone for Opener {
     fn clone(&self) -> Self {
-        Self::new(self.connection.clone())
+        Self::new(self.connection.clone(), self.load.clone())
     }
 }
 
@@ -162,7 +166,7 @@ impl quic::OpenStreams<Bytes> for Opener {
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
         let pair = ready!(self.poll_bidi(cx))?;
-        Poll::Ready(Ok(BidiStream::new(pair, self.connection.side())))
+        Poll::Ready(Ok(BidiStream::new(pair, self)))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {

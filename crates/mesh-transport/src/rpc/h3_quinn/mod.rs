@@ -49,8 +49,9 @@ pub(crate) struct BidiStream {
 }
 
 impl BidiStream {
-    fn new((send, recv): (quinn::SendStream, quinn::RecvStream), side: quinn::Side) -> Self {
-        Self { send: SendStream::request(send), recv: RecvStream::request(recv, side) }
+    fn new((send, recv): (quinn::SendStream, quinn::RecvStream), on: &Opener) -> Self {
+        on.load.request();
+        Self { send: SendStream::request(send), recv: RecvStream::request(recv, on.connection.side()) }
     }
 }
 

@@ -65,7 +65,14 @@ where
     };
     let (stopping, node_id) = (shared.stopping.subscribe(), peer.identity.node_id().clone());
     // `accepted` stays here, and keeps the connection among those that a revocation closes.
-    let served = http3::serve(accepted.connection().clone(), limits, stopping, ToPeer { shared, peer }).await;
+    let served = http3::serve(
+        accepted.connection().clone(),
+        accepted.load().clone(),
+        limits,
+        stopping,
+        ToPeer { shared, peer },
+    )
+    .await;
     served.map_err(|error| ServeError::Connection {
         transport: Transport::Http3,
         peer: node_id,
