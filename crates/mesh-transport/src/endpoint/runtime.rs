@@ -25,6 +25,7 @@ use std::{
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 
 /// Turns for which a request is remembered.
+#[cfg(feature = "rpc")]
 const TURNS: usize = 64;
 
 /// Whether requests come on the QUIC connections of one endpoint. Clones share it.
