@@ -63,6 +63,9 @@ pub enum Command {
     /// See the members of the cluster
     #[command(subcommand)]
     Peers(PeersCommand),
+    /// See how the store of control state stands
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// See and check a node's configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -209,6 +212,13 @@ pub struct PeersShowArgs {
     /// How to print
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `mesh registry …`
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Show who votes, who takes writes, and how far the store is
+    Status(OutputArgs),
 }
 
 /// `mesh leaders …`

@@ -7,6 +7,8 @@
 //!
 //! The same under `/control/state-diff` and `/control/audit`.
 
+mod status;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
@@ -28,6 +30,8 @@ use crate::{
     audit_log::{self, AuditEntry, AuditQuery},
     reconcile::{Difference, Reconciler},
 };
+
+pub use status::{RegistryReply, RegistryState, StatusOptions, VotersKnown, status_routes};
 
 /// The value of `api_version` in every reply.
 pub const API_VERSION: &str = "control/v1";

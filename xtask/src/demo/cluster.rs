@@ -21,6 +21,9 @@ use crate::{repo::output, steps::Stopwatch};
 /// The cluster's name, and that of the context which `mesh up` writes.
 const NAME: &str = "demo";
 
+/// The scope that steers the cluster itself.
+const SCOPE: &str = "global-control";
+
 /// Longest wait for a goodbye when the demo ends early; `mesh up` gives its nodes half a minute.
 const LAST_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -30,6 +33,13 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) edge: String,
     pub(super) pid: u32,
+}
+
+/// Who leads the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leader {
+    pub(super) name: String,
+    pub(super) token: String,
 }
 
 /// A running `mesh up`.
@@ -112,6 +122,54 @@ impl Cluster {
         let report = output(self.operator(&first.edge).args(check))?;
         let report: Value = serde_json::from_str(&report).context("`mesh check` printed no JSON")?;
         transport_of(&report)
+    }
+
+    /// Who leads the cluster, as one node sees it, with the fencing token.
+    pub(super) fn leader(&self, at: &Node) -> Result<Option<Leader>> {
+        let status = ["leaders", "status", "--output", "json"];
+        let leaders = output(self.operator(&at.edge).args(status))?;
+        let leaders: Value = serde_json::from_str(&leaders).context("`mesh leaders` printed no JSON")?;
+        Ok(leader_in(&leaders))
+    }
+
+    /// Waits until as many nodes vote on the registry as do in a cluster of this size: the death of one is
+    /// then no loss.
+    pub(super) fn voters(&self, at: &Node, patience: Duration, interrupt: &Interrupt) -> Result<usize> {
+        let wanted = if self.nodes.len() < 3 { 1 } else { 3 };
+        let watch = Stopwatch::start();
+        loop {
+            interrupt.check()?;
+            let registry = output(self.operator(&at.edge).args(["registry", "status", "--output", "json"]))?;
+            let registry: Value =
+                serde_json::from_str(&registry).context("`mesh registry` printed no JSON")?;
+            let voters = registry["voters"].as_array().map_or(0, Vec::len);
+            if voters >= wanted {
+                return Ok(voters);
+            }
+            if watch.elapsed() >= patience {
+                bail!("{voters} of {wanted} nodes voted after {patience:?}");
+            }
+        }
+    }
+
+    /// Waits until a node sees a leader that is not `before`.
+    pub(super) fn next_leader(
+        &self,
+        at: &Node,
+        before: Option<&Leader>,
+        patience: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Leader> {
+        let watch = Stopwatch::start();
+        loop {
+            interrupt.check()?;
+            if let Some(leader) = self.leader(at)?.filter(|leader| Some(leader) != before) {
+                return Ok(leader);
+            }
+            if watch.elapsed() >= patience {
+                bail!("{} saw no new leader of {SCOPE} within {patience:?}", at.name);
+            }
+        }
     }
 
     /// Starts a node again, from the configuration that `mesh up` wrote for it.
@@ -216,6 +274,13 @@ fn announced(line: &Value) -> Result<Vec<Node>> {
         .collect()
 }
 
+/// The leader of the cluster in what `mesh leaders status` says.
+fn leader_in(leaders: &Value) -> Option<Leader> {
+    let all = leaders["leaders"].as_array()?;
+    let scope = all.iter().find(|leader| leader["scope"] == SCOPE)?;
+    Some(Leader { name: scope["leader"].as_str()?.to_owned(), token: scope["token"].as_str()?.to_owned() })
+}
+
 /// The best transport over which a gRPC call to every node was answered.
 fn transport_of(report: &Value) -> Result<String> {
     let check = &report["checks"][0];
@@ -244,6 +309,20 @@ mod tests {
         assert_eq!(announced(&line).expect("reads"), [node]);
         let error = announced(&json!({"nodes": [{"node_id": "node-1"}]})).expect_err("no pid").to_string();
         assert!(error.contains("node-1"), "{error}");
+    }
+
+    #[test]
+    fn the_leader_is_the_one_of_the_clusters_own_scope() {
+        let led = |leader: Value| {
+            json!({"leaders": [
+                {"scope": "else", "leader": "node-9", "token": "1.1"},
+                {"scope": "global-control", "leader": leader, "token": "1.7"},
+            ]})
+        };
+        let leader = Leader { name: "node-2".to_owned(), token: "1.7".to_owned() };
+        assert_eq!(leader_in(&led(json!("node-2"))), Some(leader));
+        assert_eq!(leader_in(&led(Value::Null)), None);
+        assert_eq!(leader_in(&json!({"leaders": []})), None);
     }
 
     #[test]

@@ -35,7 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Figures {
     ready: Duration,
     joined: Duration,
+    elected: Duration,
     dead: Duration,
+    takeover: Duration,
     rejoined: Duration,
     transport: String,
 }
@@ -116,8 +118,26 @@ fn act(
     let joined = story.elapsed();
     let transport = cluster.transport()?;
 
-    let victim = cluster.nodes().last().context("a cluster without nodes")?.clone();
+    let first = cluster.nodes().first().context("a cluster without nodes")?.clone();
+    let leader = cluster.next_leader(&first, None, PATIENCE, interrupt)?;
+    let elected = story.elapsed();
+    story.tell(format_args!("{} leads the cluster, with fencing token {}", leader.name, leader.token));
+    let voters = cluster.voters(&first, PATIENCE, interrupt)?;
+    story.tell(format_args!("{voters} nodes vote on the registry, so that it outlives the death of one"));
+
+    let is_leader = |node: &&Node| node.name == leader.name;
+    let victim = cluster.nodes().iter().find(is_leader).context("a leader that is no node")?.clone();
+    let killed = story.elapsed();
     let dead = lose(&victim, cluster, &views, story)?;
+    let takeover = match others(&victim, cluster).next().cloned() {
+        Some(witness) => {
+            let next = cluster.next_leader(&witness, Some(&leader), PATIENCE, interrupt)?;
+            let takeover = story.elapsed() - killed;
+            story.tell(format_args!("{} leads now, with fencing token {}", next.name, next.token));
+            takeover
+        }
+        None => Duration::ZERO,
+    };
     let rejoined = regain(&victim, cluster, &views, story)?;
 
     views.close();
@@ -126,7 +146,7 @@ fn act(
         story.tell(format_args!("  {}", cluster.invitation()));
         cluster.wait_for_the_end(interrupt)?;
     }
-    Ok(Figures { ready, joined, dead, rejoined, transport })
+    Ok(Figures { ready, joined, elected, dead, takeover, rejoined, transport })
 }
 
 /// Waits until every node says that it sees every one alive.
@@ -173,14 +193,17 @@ fn others<'c>(victim: &Node, cluster: &'c Cluster) -> impl Iterator<Item = &'c N
 }
 
 fn finish(options: &DemoOptions, story: &Story, figures: &Figures) {
-    let Figures { ready, joined, dead, rejoined, transport } = figures;
+    let Figures { ready, joined, elected, dead, takeover, rejoined, transport } = figures;
     match options.output {
         Output::Json => println!("{}", line(options.nodes, figures)),
         Output::Text => story.tell(format_args!(
-            "ready after {} ms, all joined after {} ms, death noticed in {} ms, back in {} ms, over {transport}",
+            "ready after {} ms, all joined after {} ms, led after {} ms; death noticed in {} ms, \
+             next leader in {} ms, back in {} ms, over {transport}",
             ms(ready),
             ms(joined),
+            ms(elected),
             ms(dead),
+            ms(takeover),
             ms(rejoined)
         )),
     }
@@ -188,11 +211,13 @@ fn finish(options: &DemoOptions, story: &Story, figures: &Figures) {
 
 /// The result as one line, in the order in which things happened.
 fn line(nodes: u16, figures: &Figures) -> String {
-    let Figures { ready, joined, dead, rejoined, transport } = figures;
-    let (ready, joined, dead, rejoined) = (ms(ready), ms(joined), ms(dead), ms(rejoined));
+    let Figures { ready, joined, elected, dead, takeover, rejoined, transport } = figures;
+    let [ready, joined, elected, dead, takeover, rejoined] =
+        [ready, joined, elected, dead, takeover, rejoined].map(ms);
     format!(
-        "{{\"nodes\":{nodes},\"ready_ms\":{ready},\"joined_ms\":{joined},\"dead_ms\":{dead},\
-         \"rejoined_ms\":{rejoined},\"transport\":{},\"exit\":\"clean\"}}",
+        "{{\"nodes\":{nodes},\"ready_ms\":{ready},\"joined_ms\":{joined},\"elected_ms\":{elected},\
+         \"dead_ms\":{dead},\"takeover_ms\":{takeover},\"rejoined_ms\":{rejoined},\"transport\":{},\
+         \"exit\":\"clean\"}}",
         serde_json::Value::from(transport.as_str())
     )
 }
@@ -211,14 +236,16 @@ mod tests {
         let figures = Figures {
             ready: time(1),
             joined: time(2),
-            dead: time(3),
-            rejoined: time(4),
+            elected: time(3),
+            dead: time(4),
+            takeover: time(5),
+            rejoined: time(6),
             transport: "http3".to_owned(),
         };
         let line = line(3, &figures);
         assert_eq!(
             line,
-            r#"{"nodes":3,"ready_ms":1,"joined_ms":2,"dead_ms":3,"rejoined_ms":4,"transport":"http3","exit":"clean"}"#
+            r#"{"nodes":3,"ready_ms":1,"joined_ms":2,"elected_ms":3,"dead_ms":4,"takeover_ms":5,"rejoined_ms":6,"transport":"http3","exit":"clean"}"#
         );
         serde_json::from_str::<serde_json::Value>(&line).expect("it is JSON");
     }

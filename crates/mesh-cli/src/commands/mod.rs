@@ -8,6 +8,7 @@ mod leaders;
 mod leave;
 mod listing;
 mod peers;
+mod registry;
 mod run;
 mod up;
 
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config(command) => config::run(command),
         Command::Peers(command) => block_on(peers::run(&connection, command)),
         Command::Leaders(command) => block_on(leaders::run(&connection, command)),
+        Command::Registry(command) => block_on(registry::run(&connection, command)),
         Command::Init(source) => init::run(&source),
         Command::Leave(args) => block_on(leave::run(&connection, args)),
         Command::Check(args) => block_on(check::run(&connection, args)),

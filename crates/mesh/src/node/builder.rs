@@ -220,6 +220,7 @@ impl NodeBuilder {
                 rpc_metrics: node.rpc.metrics().clone(),
                 leadership: node.leadership.clone(),
                 registry_metrics: node.registry.as_ref().map(Registry::metrics),
+                registry_status: node.registry.as_ref().map(|registry| registry.status(node.id())),
             };
             let server = edge::serve(parts).await?;
             node.edge_address = Some(server.local_addr());

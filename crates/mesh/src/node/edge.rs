@@ -12,7 +12,10 @@ use mesh_leader::{
     Leadership,
     api::{LeadersOptions, leaders_routes},
 };
-use mesh_registry::metrics::MetricSources;
+use mesh_registry::{
+    api::{StatusOptions, status_routes},
+    metrics::MetricSources,
+};
 use mesh_transport::{
     Identity,
     edge::{
@@ -41,6 +44,7 @@ pub(super) struct EdgeParts {
     pub(super) rpc_metrics: RpcMetrics,
     pub(super) leadership: Option<Leadership>,
     pub(super) registry_metrics: Option<MetricSources>,
+    pub(super) registry_status: Option<StatusOptions>,
     /// Whether the control API is served.
     pub(super) control: bool,
     /// gRPC services under the rules of their endpoints.
@@ -203,6 +207,9 @@ fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
             hub: parts.config.hub_limits(),
             metrics: metrics.clone(),
         }));
+    }
+    if let Some(status) = &parts.registry_status {
+        routes = routes.merge(status_routes(status.clone()));
     }
     control::guarded(routes)
 }

@@ -14,6 +14,7 @@ use mesh_core::{
 };
 use mesh_registry::{
     Provider, RegistryConfig, RemoteStore, StoreService, VoterStore,
+    api::StatusOptions,
     metrics::MetricSources,
     raft::{Begin, Peers, RaftError, RaftOptions, RaftStore},
 };
@@ -120,6 +121,13 @@ impl Registry {
             Some(service) => service.add_to(routes),
             None => routes,
         }
+    }
+
+    /// What the control API tells of it.
+    pub(super) fn status(&self, observer: &NodeId) -> StatusOptions {
+        let raft = self.raft.clone();
+        let voters = move || raft.iter().flat_map(RaftStore::voters).collect();
+        StatusOptions { observer: observer.clone(), store: Arc::clone(&self.store), voters: Arc::new(voters) }
     }
 
     /// Its numbers.
