@@ -45,7 +45,8 @@ use crate::planted::PlantedBug;
 /// let mut state = State::default();
 /// let txn = Txn::new("n1".parse()?).then(Operation::Put { key: key.clone(), value: "1".into(), session: None });
 /// let Reply::Txn(outcome) = state.apply(&Command::txn(txn)) else { unreachable!() };
-/// assert_eq!(state.get(&key).map(|record| record.revision), Some(outcome?.revision));
+/// let outcome = outcome.map_err(|refusal| format!("{refusal:?}"))?;
+/// assert_eq!(state.get(&key).map(|record| record.revision), Some(outcome.revision));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
