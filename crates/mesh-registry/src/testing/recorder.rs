@@ -122,13 +122,19 @@ struct Log {
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     log: Arc<Mutex<Log>>,
+    calls_max: usize,
 }
 
 impl Recorder {
     /// An empty recording, timed by `clock`: that of the store's sessions, so that it can be judged
     /// whether they ended too early.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, log: Arc::default() }
+        Self::with_limit(clock, CALLS_MAX)
+    }
+
+    /// The same with another limit than [`CALLS_MAX`] on calls, on watches, and on the events of all watches.
+    pub fn with_limit(clock: Arc<dyn Clock>, calls_max: usize) -> Self {
+        Self { clock, log: Arc::default(), calls_max }
     }
 
     /// A store whose calls are written down as those of `client`.
@@ -159,7 +165,7 @@ impl Recorder {
 
     pub(super) fn begin(&self, client: u64, what: Call) -> Option<usize> {
         let mut log = self.lock();
-        if log.calls.len() >= CALLS_MAX {
+        if log.calls.len() >= self.calls_max {
             log.dropped += 1;
             return None;
         }
@@ -184,7 +190,7 @@ impl Recorder {
         overflow: Overflow,
     ) -> Option<usize> {
         let mut log = self.lock();
-        if log.watches.len() >= CALLS_MAX {
+        if log.watches.len() >= self.calls_max {
             log.dropped += 1;
             return None;
         }
@@ -201,7 +207,7 @@ impl Recorder {
 
     pub(super) fn event(&self, watch: Option<usize>, event: &WatchEvent) {
         let mut log = self.lock();
-        if log.events >= CALLS_MAX {
+        if log.events >= self.calls_max {
             log.dropped += 1;
             return;
         }

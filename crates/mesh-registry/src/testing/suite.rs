@@ -57,7 +57,7 @@ pub fn run_case(name: &str, factory: &dyn ProviderFactory) {
     }
 }
 
-async fn examine(case: &Case, factory: &dyn ProviderFactory) -> (Outcome, Vec<Duration>) {
+pub(super) async fn examine(case: &Case, factory: &dyn ProviderFactory) -> (Outcome, Vec<Duration>) {
     if let Some(missing) = factory.missing() {
         return (Outcome::Skipped(missing), Vec::new());
     }

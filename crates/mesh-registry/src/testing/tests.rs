@@ -6,6 +6,10 @@ use mesh_core::{BoxError, Clock, ManualClock, store::VersionedStore};
 use super::*;
 use crate::MemoryStore;
 
+mod bends;
+mod bent;
+mod recording;
+
 /// The memory provider on the machine's clock.
 struct Memory;
 
@@ -118,43 +122,4 @@ fn every_promise_has_a_case_or_is_checked_by_one() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), cases().len(), "two cases have one name");
-}
-
-/// A broken provider must be found out, and so a suite that finds nothing is worth something.
-#[cfg(feature = "planted-bugs")]
-mod planted {
-    use super::*;
-    use crate::PlantedBug;
-
-    struct Broken(PlantedBug);
-
-    #[async_trait]
-    impl ProviderFactory for Broken {
-        fn provider(&self) -> &'static str {
-            "memory with a bug"
-        }
-
-        fn limits(&self) -> Limits {
-            Limits { patience: Duration::from_millis(500), ..limits() }
-        }
-
-        async fn start(&self) -> Result<Box<dyn Provider>, BoxError> {
-            let clock = ManualClock::default();
-            let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-            store.plant(self.0);
-            Ok(Box::new(Started { store, clock: Some(clock) }))
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn each_planted_bug_breaks_a_promise() {
-        for bug in PlantedBug::ALL {
-            let report = conformance(&Broken(bug)).await;
-            let broken: Vec<&str> = report.broken().map(|line| line.name).collect();
-            println!("{bug:?}: {broken:?}");
-            // In one process nobody can renew a session between the look at the clock and the expiry.
-            let seen = bug != PlantedBug::ExpireWithoutCompare;
-            assert_eq!(!broken.is_empty(), seen, "{bug:?}\n{report}");
-        }
-    }
 }

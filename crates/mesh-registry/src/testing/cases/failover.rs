@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +14,7 @@ use mesh_core::store::{
     Applied, Compare, IdempotencyKey, Key, OpenSession, Operation, SessionError, Txn, TxnError,
     VersionedStore, WatchEvent, WatchFrom, WatchOptions,
 };
+use mesh_core::{Clock, SystemClock};
 
 use super::concurrency::judge;
 use crate::testing::{
@@ -23,6 +24,8 @@ use crate::testing::{
 
 /// How often the leader is killed.
 const KILLS: usize = 3;
+/// Steps that all writers together make between two kills.
+const STEPS_BETWEEN: u64 = 40;
 /// Between two tries while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Most tries that are under way at a time.
@@ -46,8 +49,8 @@ async fn insist(store: &dyn VersionedStore, txn: &Txn) -> Verdict<mesh_core::sto
 async fn count(
     store: Arc<dyn VersionedStore>,
     (key, writer): (Key, mesh_core::NodeId),
-    stop: Arc<AtomicBool>,
-) -> Verdict<u64> {
+    (stop, total): (Arc<AtomicBool>, Arc<AtomicU64>),
+) -> Verdict {
     let mut steps = 0;
     let session = loop {
         let request = OpenSession { owner: writer.clone(), ttl: Duration::from_secs(600) };
@@ -69,6 +72,7 @@ async fn count(
             .then(Operation::Put { key: key.clone(), value, session: None })
             .once(IdempotencyKey { session, sequence: steps });
         insist(&*store, &txn).await?;
+        total.fetch_add(1, Ordering::Relaxed);
         match store.get(&key).await {
             Ok(read) => {
                 let value = read.value.map(|record| record.value);
@@ -79,12 +83,13 @@ async fn count(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(steps)
+    Ok(())
 }
 
 /// Kills the leader and measures how long it takes until a write that was sent after it is acknowledged.
 async fn kill(t: &Trial, name: &str) -> Verdict {
-    let start = t.now();
+    // By the machine's clock, whatever times the store's sessions.
+    let start = SystemClock.now();
     t.provider.kill_leader().await?;
     let put = t.txn().then(t.put_of(name, start.as_nanos().to_string()));
     let handles = t.provider.handles();
@@ -114,31 +119,39 @@ async fn kill(t: &Trial, name: &str) -> Verdict {
             )));
         }
     }
-    t.note_failover(t.now().since(start));
+    t.note_failover(SystemClock.now().since(start));
     t.provider.revive().await?;
     Ok(())
 }
 
 pub(super) async fn writes_go_on_after_the_leader_is_killed(t: &Trial) -> Verdict {
     let recorder = Recorder::new(t.clock());
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, total) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut tasks = tokio::task::JoinSet::new();
     for client in 0..WRITERS {
         let handles = t.provider.handles();
         let inner = Arc::clone(&handles[client as usize % handles.len()]);
         let store = Arc::new(recorder.record(inner, client));
         let key = (t.key(&format!("count{client}")), t.writer());
-        tasks.spawn(count(store, key, Arc::clone(&stop)));
+        tasks.spawn(count(store, key, (Arc::clone(&stop), Arc::clone(&total))));
     }
-    for n in 0..KILLS {
-        kill(t, &format!("kill{n}")).await?;
-    }
-    stop.store(true, Ordering::Relaxed);
-    let mut steps = 0;
-    while let Some(ended) = tasks.join_next().await {
-        steps += ended.map_err(|error| Failure::new(format!("a client panicked: {error}")))??;
-    }
-    ensure!(steps > 0, "no client wrote anything");
+    let killing = async {
+        for n in 0..KILLS {
+            let so_far = total.load(Ordering::Relaxed);
+            let moved = || async { Ok(total.load(Ordering::Relaxed) >= so_far + STEPS_BETWEEN) };
+            t.until("the clients write", moved).await?;
+            kill(t, &format!("kill{n}")).await?;
+        }
+        stop.store(true, Ordering::Relaxed);
+        Ok::<(), Failure>(())
+    };
+    let writing = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|error| Failure::new(format!("a client panicked: {error}")))??;
+        }
+        Ok(())
+    };
+    tokio::try_join!(writing, killing)?;
     for n in 0..KILLS {
         ensure!(t.get(&format!("kill{n}")).await?.is_some(), "an acknowledged write is lost: kill{n}");
     }
@@ -195,9 +208,7 @@ pub(super) async fn a_watch_resumes_over_a_failover(t: &Trial) -> Verdict {
         }
         Ok::<(), Failure>(())
     };
-    let (wrote, watched) = tokio::join!(writing, watching);
-    wrote?;
-    watched?;
+    tokio::try_join!(writing, watching)?;
     judge(&recorder)
 }
 

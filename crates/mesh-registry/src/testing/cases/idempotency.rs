@@ -132,6 +132,8 @@ pub(super) async fn numbers_of_two_sessions_have_nothing_to_do_with_each_other(t
         for sequence in [7, 900] {
             let txn = t.txn().when(t.absent(&name)).then(t.put_of(&name, "")).once(once(session, sequence));
             t.transact(txn).await?;
+            let there = t.get(&name).await?.is_some();
+            ensure!(there, "number {sequence} of session {session} was taken for another session's");
             t.delete(&name).await?;
         }
     }

@@ -31,6 +31,7 @@ pub(super) async fn everything_acknowledged_is_there_after_a_restart(t: &Trial) 
     let refused = t.txn().when(t.absent("once")).then(t.put_of("0", "late")).once(once(2));
     must_be!(t.transact(refused.clone()).await, Err(TxnError::Conflict { .. }) => (), "it is there");
     t.delete("once").await?;
+    t.put("last", "").await?;
     let records = t.store().scan(&Scan::of(t.prefix(""))).await?;
 
     for round in 0..2 {

@@ -179,16 +179,18 @@ pub(super) async fn deleting_nothing_is_no_error(t: &Trial) -> Verdict {
 
 pub(super) async fn every_handle_sees_what_any_handle_wrote(t: &Trial) -> Verdict {
     let handles = t.provider.handles();
-    for (n, writer) in handles.iter().enumerate() {
-        let revision = writer.transact(t.txn().then(t.put_of("a", n.to_string()))).await?.revision;
-        for reader in &handles {
-            let read = reader.get(&t.key("a")).await?;
-            ensure!(read.revision >= revision, "a read after {revision} is at {}", read.revision);
-            let value = read.value.map(|record| record.value);
-            ensure!(
-                value.as_ref().is_some_and(|v| *v == n.to_string()),
-                "after the write of {n} a is {value:?}"
-            );
+    for round in 0..3 {
+        for (n, writer) in handles.iter().enumerate() {
+            let wanted = format!("{round}-{n}");
+            let put = t.txn().then(t.put_of("a", wanted.clone()));
+            let revision = writer.transact(put).await?.revision;
+            for reader in &handles {
+                let read = reader.get(&t.key("a")).await?;
+                ensure!(read.revision >= revision, "a read after {revision} is at {}", read.revision);
+                let value = read.value.map(|record| record.value);
+                let right = value.as_ref().is_some_and(|value| *value == wanted);
+                ensure!(right, "after the write of {wanted} a is {value:?}");
+            }
         }
     }
     Ok(())
