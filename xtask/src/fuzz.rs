@@ -84,7 +84,7 @@ fn choose(known: &[String], wanted: &[String]) -> Result<Vec<String>> {
 }
 
 fn build(repo: &Repo, kept: &std::path::Path) -> Result<PathBuf> {
-    let said = output(&mut repo.command("rustc").arg("-vV"))?;
+    let said = output(repo.command("rustc").arg("-vV"))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     let folder = kept.join("build");
     let mut cargo = repo.cargo(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
