@@ -19,6 +19,7 @@ use super::{
     identity::{GroupId, Identity, Seat},
     join,
     log::chain,
+    options::Kept,
     pilot::{self, Candidates},
     types::Voter,
 };
@@ -43,7 +44,8 @@ pub(super) struct Core {
     planted: Mutex<Option<PlantedBug>>,
     /// One at a time takes a seat or gives one up.
     seating: tokio::sync::Mutex<()>,
-    lock: Arc<DirectoryLock>,
+    /// `None` once the node has stopped.
+    lock: Mutex<Option<Arc<DirectoryLock>>>,
 }
 
 /// A source of randomness for ids. Ids only have to differ.
@@ -57,6 +59,7 @@ pub(super) fn rng() -> fastrand::Rng {
 
 impl Core {
     pub(super) async fn open(options: RaftOptions, begin: Begin) -> Result<Arc<Self>, RaftError> {
+        let options = RaftOptions { peers: Arc::new(Kept::new(options.peers)), ..options };
         let lock = Arc::new(DirectoryLock::acquire(&options.directory)?);
         let identity = Identity::open(&options.directory, &options.node_id, &mut rng())?;
         let core = Arc::new(Self {
@@ -70,12 +73,10 @@ impl Core {
             former: Mutex::default(),
             planted: Mutex::default(),
             seating: tokio::sync::Mutex::new(()),
-            lock,
+            lock: Mutex::new(Some(lock)),
         });
-        let directory = &core.options.directory;
         match (identity.seat, begin) {
-            (Some(_), Begin::NewGroup) => return Err(RaftError::HasGroup { path: directory.clone() }),
-            (Some(seat), Begin::Wait) => core.resume(seat).await?,
+            (Some(seat), _) => core.resume(seat).await?,
             (None, Begin::NewGroup) => core.begin().await?,
             (None, Begin::Wait) => {}
         }
@@ -92,7 +93,7 @@ impl Core {
             let problem = "the log that belongs to it is missing".to_owned();
             return Err(RaftError::Damaged { path: folder, at: 0, problem });
         }
-        let log = open_log(&self.options, &self.lock).await?;
+        let log = open_log(&self.options, self.lock()).await?;
         self.enter(Group::start(&self.options, seat, log).await?);
         Ok(())
     }
@@ -101,7 +102,7 @@ impl Core {
     async fn begin(self: &Arc<Self>) -> Result<(), RaftError> {
         self.clear()?;
         let seat = Seat { group: GroupId::random(&mut rng()), id: FIRST_ID };
-        let log = open_log(&self.options, &self.lock).await?;
+        let log = open_log(&self.options, self.lock()).await?;
         let group = Group::start(&self.options, seat, log).await?;
         group.initialize(self.voter()).await?;
         // Only now: a crash before leaves a directory that belongs to nothing, and a group that nobody knows.
@@ -305,17 +306,29 @@ impl Core {
         }
         let failed = |error: RaftError| Status::unavailable(chain(&error));
         self.clear().map_err(failed)?;
-        let log = open_log(&self.options, &self.lock).await.map_err(failed)?;
+        let log = open_log(&self.options, self.lock()).await.map_err(failed)?;
         self.take_seat(seat).map_err(failed)?;
         tracing::info!(group = %seat.group, voter = seat.id, %by, "taken into a group of voters");
         self.enter(Group::start(&self.options, seat, log).await.map_err(failed)?);
         Ok(())
     }
 
+    fn lock(&self) -> Option<Arc<DirectoryLock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops, and leaves the directory to others.
     pub(super) async fn stop(&self) {
-        let group = self.group.send_replace(None);
-        if let Some(group) = group {
+        if let Some(group) = self.group.send_replace(None) {
             group.stop().await;
         }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Lets go of everything at once, as the death of the process would. What runs on the runtime ends with it.
+    #[cfg(test)]
+    pub(super) fn die(&self) {
+        self.group.send_replace(None);
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -51,12 +51,6 @@ pub enum RaftError {
         /// Who we are.
         ours: NodeId,
     },
-    /// The directory belongs to a group already, and a new one was asked for.
-    #[error("{} belongs to a group of voters already; start the node without asking for a new one", path.display())]
-    HasGroup {
-        /// The directory.
-        path: PathBuf,
-    },
     /// The log stopped for another reason.
     #[error("the registry's log stopped")]
     Stopped(#[source] BoxError),

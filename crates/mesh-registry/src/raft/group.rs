@@ -150,9 +150,11 @@ impl Group {
 }
 
 /// Opens the log of a directory off the runtime's threads.
-pub(super) async fn open_log(options: &RaftOptions, lock: &Arc<DirectoryLock>) -> Result<Log, RaftError> {
+pub(super) async fn open_log(
+    options: &RaftOptions,
+    lock: Option<Arc<DirectoryLock>>,
+) -> Result<Log, RaftError> {
     let (folder, clock) = (log_folder(&options.directory), Arc::clone(&options.clock));
-    let lock = Some(Arc::clone(lock));
     let opened = tokio::task::spawn_blocking(move || Log::open(folder, clock, lock)).await;
     opened.map_err(|error| RaftError::Stopped(error.into()))?
 }

@@ -83,6 +83,9 @@ pub(super) struct Link {
     pipe: Option<Pipe>,
 }
 
+/// Pause before a voter that could not be reached is tried again.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Appends in a row, answered in order.
 struct Pipe {
     requests: mpsc::Sender<wire::RaftAppend>,
@@ -295,7 +298,14 @@ impl RaftNetworkV2<Types> for Link {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let pipe = self.pipe(option.hard_ttl() * APPEND_PATIENCE).await?;
+            let pipe = match self.pipe(option.hard_ttl() * APPEND_PATIENCE).await {
+                Ok(pipe) => pipe,
+                Err(error) => {
+                    // Whoever replicates tries again at once, and a voter that is gone stays gone for a while.
+                    tokio::time::sleep(UNREACHABLE_PAUSE).await;
+                    return Err(error);
+                }
+            };
             let limit = option.hard_ttl() * APPEND_PATIENCE;
             let session =
                 Session { link: self, pipe, input, input_over: false, unanswered: VecDeque::new(), limit };

@@ -1,6 +1,10 @@
 //! What a voter is made of.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use mesh_core::{BoxError, Clock, Membership, NodeId, Validated};
 use mesh_transport::rpc::{Channel, Lane};
@@ -22,7 +26,7 @@ pub trait Peers: Send + Sync + 'static {
 pub enum Begin {
     /// Wait until a group takes this node in.
     Wait,
-    /// Begin a new group with this node as its only voter.
+    /// Begin a new group with this node as its only voter, unless the directory belongs to one.
     NewGroup,
 }
 
@@ -40,4 +44,32 @@ pub struct RaftOptions {
     pub membership: Arc<dyn Membership>,
     /// The way to other nodes.
     pub peers: Arc<dyn Peers>,
+}
+
+/// Channels that are kept: their connections last as long as somebody holds them, and voters talk all the
+/// time.
+pub(super) struct Kept {
+    peers: Arc<dyn Peers>,
+    by_lane: Mutex<BTreeMap<(NodeId, Lane), Channel>>,
+}
+
+/// Channels that are kept; far more than one group has.
+const KEPT_MAX: usize = 256;
+
+impl Kept {
+    pub(super) fn new(peers: Arc<dyn Peers>) -> Self {
+        Self { peers, by_lane: Mutex::default() }
+    }
+}
+
+impl Peers for Kept {
+    fn channel(&self, node: &NodeId, lane: Lane) -> Result<Channel, BoxError> {
+        let channel = self.peers.channel(node, lane)?;
+        let mut by_lane = self.by_lane.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_lane.len() >= KEPT_MAX {
+            by_lane.clear();
+        }
+        by_lane.insert((node.clone(), lane), channel.clone());
+        Ok(channel)
+    }
 }

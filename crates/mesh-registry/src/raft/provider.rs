@@ -119,6 +119,11 @@ impl RaftStore {
         self.core.stop().await;
     }
 
+    #[cfg(test)]
+    pub(super) fn die(&self) {
+        self.core.die();
+    }
+
     /// Makes this node break a rule from here on. For tests of a test harness.
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&self, bug: crate::PlantedBug) {

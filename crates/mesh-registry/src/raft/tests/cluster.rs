@@ -29,7 +29,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    LeaderHint, Leadership, RegistryConfig,
+    LeaderHint, Leadership, RegistryConfig, RemoteConfig, RemoteStore, ServiceConfig, StoreService,
+    VoterStore,
     raft::{Begin, Peers, RaftError, RaftOptions, RaftStore},
 };
 
@@ -70,21 +71,41 @@ struct World {
     /// Nodes that nobody can talk to.
     cut: BTreeSet<NodeId>,
     /// Connections that a server has, with who is at their other end.
-    connections: Vec<(NodeId, NodeId, tokio::task::AbortHandle)>,
+    connections: Vec<(NodeId, NodeId, Box<dyn Fn() + Send>)>,
 }
 
-#[derive(Clone, Default)]
-pub(crate) struct Directory(Arc<Mutex<World>>);
+#[derive(Clone)]
+pub(crate) struct Directory {
+    world: Arc<Mutex<World>>,
+    /// Where to find those who serve the store.
+    targets: tokio::sync::watch::Sender<Arc<[Target]>>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { world: Arc::default(), targets: tokio::sync::watch::Sender::new(Arc::new([])) }
+    }
+}
 
 impl Directory {
     fn lock(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        let world = self.lock();
+        let live = world.members.values().filter(|member| member.state.is_live());
+        self.targets.send_replace(live.map(target).collect());
     }
 
     fn is_cut(&self, one: &NodeId, other: &NodeId) -> bool {
         let world = self.lock();
         world.cut.contains(one) || world.cut.contains(other)
     }
+}
+
+fn target(member: &Member) -> Target {
+    Target { node_id: member.node_id.clone(), addresses: member.addresses.clone(), http3: Some(true) }
 }
 
 impl Membership for Directory {
@@ -110,14 +131,15 @@ impl Peers for TestPeers {
         let world = self.directory.lock();
         let member = world.members.get(node).filter(|member| member.state.is_live());
         let member = member.ok_or_else(|| format!("{node} is not there"))?;
-        let target = Target { node_id: node.clone(), addresses: member.addresses.clone(), http3: Some(true) };
-        Ok(self.channels.open(target, lane))
+        Ok(self.channels.open(target(member), lane))
     }
 }
 
 /// A running node.
 pub(crate) struct Node {
     pub(crate) store: RaftStore,
+    /// The store as the node itself uses it.
+    pub(crate) own: VoterStore,
     endpoint: Endpoint,
     runtime: Option<Runtime>,
 }
@@ -125,6 +147,7 @@ pub(crate) struct Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.endpoint.close();
+        self.store.die();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -138,6 +161,20 @@ pub(crate) struct Cluster {
     pub(crate) config: RegistryConfig,
     directory: Directory,
     pub(crate) nodes: BTreeMap<String, Node>,
+}
+
+/// A port on the loopback interface, and channels from it.
+fn port(identity: mesh_transport::Identity) -> (Endpoint, mesh_transport::rpc::EndpointGuard, Channels) {
+    let config = TransportConfig { bind: (Ipv4Addr::LOCALHOST, 0).into(), ..TransportConfig::default() };
+    let secret = NodeSecret::from_bytes([7; 32]);
+    let endpoint = Endpoint::bind(config.validate().expect("valid"), identity, Some(secret)).expect("binds");
+    let policy = PolicyConfig::default().validate().expect("valid");
+    let guard = Policy::new(&policy, Arc::new(SystemClock)).endpoint(None, MESH).expect("there");
+    let channel = ChannelConfig { retry_min: Duration::from_millis(100), ..ChannelConfig::default() };
+    let metrics = RpcMetrics::new(endpoint.metrics().clone());
+    let channels =
+        Channels::new(Arc::new(endpoint.clone()), guard.clone(), channel.validate().expect("valid"), metrics);
+    (endpoint, guard, channels)
 }
 
 fn id(name: &str) -> NodeId {
@@ -201,22 +238,10 @@ impl Cluster {
         let identity = self.ca.identity("c", Role::CONTROL, name).expect("an identity");
         let options = (self.data(name), self.config.clone().validate().expect("valid"));
         let started = runtime.spawn(async move {
-            let config =
-                TransportConfig { bind: (Ipv4Addr::LOCALHOST, 0).into(), ..TransportConfig::default() };
-            let secret = NodeSecret::from_bytes([7; 32]);
-            let endpoint =
-                Endpoint::bind(config.validate().expect("valid"), identity, Some(secret)).expect("binds");
+            let (endpoint, guard, channels) = port(identity);
             let metrics = RpcMetrics::new(endpoint.metrics().clone());
-            let policy = PolicyConfig::default().validate().expect("valid");
-            let guard = Policy::new(&policy, Arc::new(SystemClock)).endpoint(None, MESH).expect("there");
-            let channel = ChannelConfig { retry_min: Duration::from_millis(100), ..ChannelConfig::default() };
-            let channels = Channels::new(
-                Arc::new(endpoint.clone()),
-                guard.clone(),
-                channel.validate().expect("valid"),
-                metrics.clone(),
-            );
-            let peers = TestPeers { own: node_id.clone(), directory: directory.clone(), channels };
+            let peers =
+                TestPeers { own: node_id.clone(), directory: directory.clone(), channels: channels.clone() };
             let (folder, config) = options;
             let options = RaftOptions {
                 directory: folder,
@@ -233,15 +258,20 @@ impl Cluster {
                     return Err(error);
                 }
             };
-            let routes = store.mount(tonic::service::Routes::default()).prepare();
+            let config = ServiceConfig::default().validate().expect("valid");
+            let service = StoreService::with_leader(Arc::new(store.clone()), Arc::new(store.clone()), config);
+            let routes = service.add_to(store.mount(tonic::service::Routes::default())).prepare();
+            let remote = RemoteConfig::default().validate().expect("valid");
+            let remote = RemoteStore::new(channels, Arc::new(directory.targets.subscribe()), remote);
+            let own = VoterStore::new(store.clone(), remote);
             let server =
                 RpcServer::new(routes, guard, ServerConfig::default().validate().expect("valid"), metrics);
             let incoming = endpoint.rpc_incoming().expect("is new");
             tokio::spawn(serve(server, incoming, node_id, directory));
-            Ok((store, endpoint))
+            Ok((store, own, endpoint))
         });
         let started = started.await.expect("no panic");
-        let (store, endpoint) = match started {
+        let (store, own, endpoint) = match started {
             Ok(started) => started,
             Err(error) => {
                 runtime.shutdown_background();
@@ -249,7 +279,7 @@ impl Cluster {
             }
         };
         self.announce(name, endpoint.local_address());
-        self.nodes.insert(name.to_owned(), Node { store, endpoint, runtime: Some(runtime) });
+        self.nodes.insert(name.to_owned(), Node { store, own, endpoint, runtime: Some(runtime) });
         Ok(())
     }
 
@@ -258,6 +288,14 @@ impl Cluster {
         let mut member = Member::new(id(name), InstanceId(1), role, Instant::ZERO);
         member.addresses = vec![address];
         self.directory.lock().members.insert(id(name), member);
+        self.directory.tell();
+    }
+
+    /// A client of the voters that is none itself. Call it inside a runtime.
+    pub(crate) fn client(&self, role: &str, name: &str) -> RemoteStore {
+        let (_, _, channels) = port(self.ca.identity("c", role, name).expect("an identity"));
+        let config = RemoteConfig::default().validate().expect("valid");
+        RemoteStore::new(channels, Arc::new(self.directory.targets.subscribe()), config)
     }
 
     /// Ends a node as the death of its process would.
@@ -266,16 +304,17 @@ impl Cluster {
         if let Some(member) = self.directory.lock().members.get_mut(&id(name)) {
             member.state = MemberState::Dead;
         }
+        self.directory.tell();
     }
 
     /// Nobody can talk to this node any more, nor it to anybody.
     pub(crate) fn cut(&self, name: &str) {
         let mut world = self.directory.lock();
         let node = id(name);
-        world.connections.retain(|(server, client, task)| {
+        world.connections.retain(|(server, client, close)| {
             let ends = *server == node || *client == node;
             if ends {
-                task.abort();
+                close();
             }
             !ends
         });
@@ -369,19 +408,23 @@ async fn serve(
     directory: Directory,
 ) {
     while let Some(connection) = incoming.recv().await {
-        let peer = match &connection {
-            Incoming::Quic(connection) => connection.peer().node_id().clone(),
-            Incoming::Tcp(stream) => stream.peer().node_id().clone(),
+        // Streams have tasks of their own, and end with their connection only.
+        let (peer, close): (_, Box<dyn Fn() + Send>) = match &connection {
+            Incoming::Quic(connection) => {
+                let quic = connection.connection().clone();
+                (connection.peer().node_id().clone(), Box::new(move || quic.close(0_u32.into(), b"cut")))
+            }
+            Incoming::Tcp(stream) => (stream.peer().node_id().clone(), Box::new(|| ())),
             _ => continue,
         };
         if directory.is_cut(&node, &peer) {
             continue;
         }
         let server = server.clone();
-        let task = tokio::spawn(async move {
+        tokio::spawn(async move {
             // A connection that was cut ends with an error.
             let _ = server.serve_connection(connection).await;
         });
-        directory.lock().connections.push((node.clone(), peer, task.abort_handle()));
+        directory.lock().connections.push((node.clone(), peer, close));
     }
 }

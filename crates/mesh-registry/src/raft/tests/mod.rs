@@ -1,4 +1,6 @@
 //! Groups of real voters in one process.
 
 mod cluster;
+#[cfg(feature = "testing")]
+mod conformance;
 mod stories;
