@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,8 +17,8 @@ use axum::{
 };
 use futures_util::StreamExt;
 use mesh_core::{
-    CertificateInfo, Clock, MemberEvents, MemberSnapshot, Membership, NodeId, PeerIdentity, Settings,
-    SystemClock,
+    CertificateInfo, Clock, Instant, MemberEvents, MemberSnapshot, Membership, NodeId, PeerIdentity,
+    Settings, SystemClock, WallTime,
     store::{
         Applied, ByteStream, Fresh, Key, OpenSession, Operation, Page, Prefix, Record, Restored, Scan,
         Session, SessionError, SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome,
@@ -122,9 +122,31 @@ impl VersionedStore for Line {
     }
 }
 
+/// The machine's clock, which can be made to jump: to the node it is as if it had been paused.
+#[derive(Default)]
+struct Jumpy {
+    ahead_ms: AtomicU64,
+}
+
+impl Jumpy {
+    fn jump(&self, by: Duration) {
+        self.ahead_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Jumpy {
+    fn now(&self) -> Instant {
+        SystemClock.now() + Duration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
+    }
+    fn wall(&self) -> WallTime {
+        SystemClock.wall()
+    }
+}
+
 struct Node {
     leadership: Leadership,
     line: Arc<Line>,
+    clock: Arc<Jumpy>,
 }
 
 fn node_id(name: &str) -> NodeId {
@@ -138,9 +160,9 @@ fn scope(name: &str) -> Scope {
 fn start(store: &MemoryStore, name: &str, config: LeaderConfig) -> Node {
     let line = Arc::new(Line { store: store.clone(), cut: AtomicBool::new(false) });
     let config = config.validate().expect("valid");
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let leadership = Leadership::spawn(config, line.clone(), Arc::new(Silent), clock, node_id(name));
-    Node { leadership, line }
+    let clock = Arc::new(Jumpy::default());
+    let leadership = Leadership::spawn(config, line.clone(), Arc::new(Silent), clock.clone(), node_id(name));
+    Node { leadership, line, clock }
 }
 
 /// Long enough for a busy machine; nothing waits for it to pass.
@@ -181,6 +203,8 @@ async fn a_leader_writes_under_its_fence_until_it_has_handed_over() {
     soon("handed over", b.leadership.step_down(&scope(S), order())).await.expect("done");
     let next = soon("b leads", other.elected()).await.expect("elected");
     assert!(next.token() > lease.token() && next.term() == 2);
+    assert!(lease.check().is_err(), "two leaders");
+    soon("a knows", lease.ended()).await;
     assert!(matches!(lease.check(), Err(LeaseError::Over { .. })), "{:?}", lease.check());
     // What the old leader prepared before is refused by the store itself.
     let refused = store.transact(prepared).await.expect_err("fenced");
@@ -222,6 +246,28 @@ async fn a_leader_that_is_cut_off_knows_it_before_the_next_one_leads() {
     a.line.cut.store(false, Ordering::SeqCst);
     drop(second);
     soon("a leads again", first.elected()).await.expect("elected");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_pause_a_lease_is_not_trusted_until_the_store_has_confirmed_it() {
+    let store = MemoryStore::new();
+    let long = LeaderConfig { ttl: Duration::from_secs(60), ..LeaderConfig::default() };
+    let a = start(&store, "a", long);
+    let mut campaign = a.leadership.campaign(scope(S), CampaignOptions::default()).await.expect("taken");
+    let lease = soon("elected", campaign.elected()).await.expect("elected");
+    // Longer than the time to live, for this node alone: the store has not noticed.
+    a.line.cut.store(true, Ordering::SeqCst);
+    a.clock.jump(Duration::from_secs(100));
+    assert!(matches!(lease.check(), Err(LeaseError::Unconfirmed { .. })), "{:?}", lease.check());
+    assert_eq!(lease.valid_for(), Duration::ZERO);
+    assert!(lease.guard(Txn::new(node_id("a"))).is_err());
+    a.line.cut.store(false, Ordering::SeqCst);
+    soon("confirmed", lease.confirm()).await.expect("the same reign");
+    assert!(lease.check().is_ok());
+    // Less than the time to live, but longer than this process may go without a word of the store.
+    a.clock.jump(Duration::from_secs(40));
+    assert!(matches!(lease.check(), Err(LeaseError::Unconfirmed { .. })), "{:?}", lease.check());
+    soon("confirmed", lease.confirm()).await.expect("the same reign");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

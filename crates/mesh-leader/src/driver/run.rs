@@ -177,6 +177,7 @@ impl Loop {
         }
         let mut leaders = Vec::new();
         let mut events = Vec::new();
+        let mut finished = Vec::new();
         let mut changed = false;
         while let Some(effect) = self.core.poll_effect() {
             changed = true;
@@ -202,10 +203,7 @@ impl Loop {
                     events.push(event);
                 }
                 Effect::Done { op, outcome } => {
-                    if let Some(waiting) = self.waiting.remove(&op) {
-                        // The caller may have gone away.
-                        let _ = waiting.send(outcome);
-                    }
+                    finished.extend(self.waiting.remove(&op).map(|waiting| (waiting, outcome)));
                 }
                 Effect::Ttl(Some(refusal)) => tracing::warn!(node_id = %self.core.node_id(), "{refusal}"),
                 Effect::Ttl(None) => {
@@ -215,6 +213,11 @@ impl Loop {
         }
         while self.watch.try_join_next().is_some() {}
         self.shared.board.publish(leaders, events);
+        // Whoever waited shall read what came of it.
+        for (waiting, outcome) in finished {
+            // The caller may have gone away.
+            let _ = waiting.send(outcome);
+        }
         let now = self.clock.now();
         // Only now, that every word about validity is entered.
         self.shared.beat(self.core.ran_at());
