@@ -9,6 +9,9 @@ use crate::{
     failure::{Exit, Failure},
 };
 
+/// Consensus tells much that means something to its authors alone; what operators need of it we say ourselves.
+const DEFAULT_FILTER: &str = "info,openraft=error";
+
 /// Writes logs from here on; `MESH_LOG` filters them, as `info,mesh_gossip=debug`.
 pub(super) fn init(format: LogFormat) -> Result<(), Failure> {
     let filter = match std::env::var("MESH_LOG") {
@@ -17,7 +20,7 @@ pub(super) fn init(format: LogFormat) -> Result<(), Failure> {
                 .while_doing(format!("MESH_LOG ({text:?}) is not a log filter"))
                 .next("set it to a level, or to something like info,mesh_gossip=debug")
         })?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(DEFAULT_FILTER),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let result = match format {

@@ -81,7 +81,20 @@ impl Cluster {
         for index in 1..self.nodes.len() {
             self.start(index, &seeds, set)?;
         }
-        self.wait_until_listening().await
+        self.wait_until_listening().await?;
+        self.name_all_as_seeds()
+    }
+
+    /// Each node that is started again by itself finds the others, whichever of them are left.
+    fn name_all_as_seeds(&self) -> Result<(), Failure> {
+        let address = |running: &Option<Running>| running.as_ref().and_then(|running| running.mesh.clone());
+        let all: Vec<Option<String>> = self.nodes.iter().map(address).collect();
+        for (index, files) in self.files.nodes.iter().enumerate() {
+            let others = all.iter().enumerate().filter(|(other, _)| *other != index);
+            let seeds: Vec<String> = others.filter_map(|(_, mesh)| mesh.clone()).collect();
+            files.write_config(&seeds)?;
+        }
+        Ok(())
     }
 
     fn first(&self) -> Option<&Running> {
