@@ -42,6 +42,8 @@ struct Watcher {
 }
 
 struct Queue {
+    /// What was before the watch began, and is delivered before `events`.
+    backlog: VecDeque<WatchEvent>,
     events: VecDeque<WatchEvent>,
     /// Changes in `events`.
     changes: usize,
@@ -84,7 +86,9 @@ pub(crate) fn begin(
 }
 
 impl Hub {
-    /// Adds a watcher that has seen everything up to `seen`. `first` is delivered before anything else.
+    /// Adds a watcher that has seen everything up to `seen`. `first` is delivered before anything else,
+    /// and however much it is: it comes from a history that has a bound itself, and whoever resumes is
+    /// not slow yet.
     ///
     /// The caller holds the lock under which changes are published, so that nothing falls between.
     pub(crate) fn watch(
@@ -95,13 +99,13 @@ impl Hub {
         first: impl IntoIterator<Item = WatchEvent>,
     ) -> WatchStream {
         let options = WatchOptions { buffer_changes_max: options.buffer_changes_max.max(1), ..options };
-        let mut queue = Queue { events: VecDeque::new(), changes: 0, seen, end: None };
-        for event in first {
-            queue.push(event);
-        }
-        if queue.changes > options.buffer_changes_max {
-            queue.shrink(options);
-        }
+        let queue = Queue {
+            backlog: first.into_iter().collect(),
+            events: VecDeque::new(),
+            changes: 0,
+            seen,
+            end: None,
+        };
         let watcher = Arc::new(Watcher { prefix, options, queue: Mutex::new(queue), wake: Notify::new() });
         let mut watchers = lock(&self.watchers);
         let id = watchers.next_id;
@@ -205,6 +209,9 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<WatchEvent> {
+        if let Some(event) = self.backlog.pop_front() {
+            return Some(event);
+        }
         let event = self.events.pop_front()?;
         if let WatchEvent::Changes { changes, .. } = &event {
             self.changes -= changes.len();
@@ -217,7 +224,8 @@ impl Queue {
         if options.overflow == Overflow::Latest {
             self.keep_latest();
         }
-        if self.changes > options.buffer_changes_max {
+        // A transaction that is larger than the bound is no fault of a reader that has nothing else to read.
+        if self.changes > options.buffer_changes_max && self.events.len() > 1 {
             let to = self.seen;
             self.drop_all(first.unwrap_or(to), to);
         }

@@ -19,6 +19,8 @@ pub enum Promise {
     Compaction,
     /// A watch gets a bookmark before the history is forgotten.
     BookmarkBeforeCompaction,
+    /// A watch that resumes has no gap although more has happened since than its bound holds.
+    LongResume,
     /// The whole store as a stream.
     Snapshot,
     /// The whole store from a stream.
@@ -31,12 +33,13 @@ pub enum Promise {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DenseRevisions,
         Self::LargeTransactions,
         Self::DeleteCause,
         Self::Compaction,
         Self::BookmarkBeforeCompaction,
+        Self::LongResume,
         Self::Snapshot,
         Self::Restore,
         Self::Restart,
@@ -52,6 +55,7 @@ impl fmt::Display for Promise {
             Self::DeleteCause => "why a record was deleted",
             Self::Compaction => "compaction",
             Self::BookmarkBeforeCompaction => "a bookmark before each compaction",
+            Self::LongResume => "that a watch resumes over more than its bound without a gap",
             Self::Snapshot => "a snapshot",
             Self::Restore => "a restore",
             Self::Restart => "that everything is there after a restart",

@@ -33,11 +33,17 @@ where
 {
     let recorder = Recorder::new(t.clock());
     let handles = t.provider.handles();
+    // All begin together: else the first may be done before the last has begun.
+    let start = Arc::new(tokio::sync::Barrier::new(CLIENTS));
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         let store = recorder.record(Arc::clone(&handles[number % handles.len()]), number as u64);
         let rng = fastrand::Rng::with_seed(number as u64);
-        tasks.spawn(work(Client { number, store, rng }));
+        let (start, client) = (Arc::clone(&start), work(Client { number, store, rng }));
+        tasks.spawn(async move {
+            start.wait().await;
+            client.await
+        });
     }
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|error| Failure::new(format!("a client panicked: {error}")))??;

@@ -195,6 +195,10 @@ macro_rules! __conformance {
                 "all changes of one transaction under the prefix come together, in key order";
             watches::a_watch_resumes_after_any_revision []
                 "a watch after a revision gets exactly what followed it";
+            watches::a_resume_over_more_than_the_bound_has_no_gap [LongResume]
+                "a watch that resumes gets all that history has, and its bound is for what comes while it reads";
+            watches::a_transaction_larger_than_the_bound_comes_whole []
+                "a transaction of more changes than the bound comes whole to a reader that is not slow";
             watches::a_watch_from_now_begins_with_the_next_change []
                 "a watch from now gets nothing that was before, and all that follows";
             watches::a_resume_from_before_a_compaction_is_a_gap_and_then_goes_on [Compaction]

@@ -2,7 +2,7 @@
 
 use mesh_core::{
     Revision,
-    store::{Change, Key, Prefix, WatchEvent, WatchFrom, WatchOptions},
+    store::{Change, Key, Overflow, Prefix, WatchEvent, WatchFrom, WatchOptions},
 };
 
 use crate::testing::trial::{Trial, Verdict, Watching, ensure, must_be};
@@ -87,6 +87,47 @@ pub(super) async fn a_watch_resumes_after_any_revision(t: &Trial) -> Verdict {
         // From a revision that was another key's, too.
         let mut watch = t.watch("b", WatchFrom::After(Revision(next.0 - 1))).await?;
         exactly(&mut watch, &[next]).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_resume_over_more_than_the_bound_has_no_gap(t: &Trial) -> Verdict {
+    let before = t.put("a", "").await?;
+    let mut wanted = Vec::new();
+    for n in 0..200 {
+        wanted.push(t.put(["a", "b"][n % 2], n.to_string()).await?);
+    }
+    for overflow in [Overflow::Gap, Overflow::Latest] {
+        let options = WatchOptions { buffer_changes_max: 8, overflow };
+        let mut watch = t.watch_with(&t.prefix(""), WatchFrom::After(before), options).await?;
+        exactly(&mut watch, &wanted).await?;
+        // And then what is new.
+        wanted.push(t.put("a", "next").await?);
+        exactly(&mut watch, &wanted[wanted.len() - 1..]).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_transaction_larger_than_the_bound_comes_whole(t: &Trial) -> Verdict {
+    const OPERATIONS: usize = 40;
+    let before = t.put("a", "").await?;
+    for overflow in [Overflow::Gap, Overflow::Latest] {
+        let options = WatchOptions { buffer_changes_max: 8, overflow };
+        let mut watch = t.watch_with(&t.prefix("many/"), WatchFrom::After(before), options).await?;
+        let mut txn = t.txn();
+        for n in 0..OPERATIONS {
+            txn = txn.then(t.put_of(&format!("many/{n}"), format!("{overflow:?}")));
+        }
+        let revision = t.transact(txn).await?.revision;
+        loop {
+            let (came, changes) = watch.changes().await?;
+            if came < revision {
+                continue;
+            }
+            let whole = came == revision && changes.len() == OPERATIONS;
+            ensure!(whole, "{OPERATIONS} changes at {revision} should come, not {} at {came}", changes.len());
+            break;
+        }
     }
     Ok(())
 }

@@ -70,6 +70,7 @@ const BENDS: &[(Bend, &[&str])] = &[
         &[
             "a_watch_delivers_each_change_once_and_in_order",
             "many_watchers_all_get_everything",
+            "a_resume_over_more_than_the_bound_has_no_gap",
             "a_slow_reader_gets_everything_or_is_told_what_is_missing",
             "a_slow_reader_that_asks_for_the_latest_gets_the_present_state",
             "watches_are_complete_while_sixteen_write",
@@ -83,6 +84,7 @@ const BENDS: &[(Bend, &[&str])] = &[
         Bend::WatchSplits,
         &[
             "one_transaction_is_one_event_with_its_keys_in_order",
+            "a_transaction_larger_than_the_bound_comes_whole",
             "closing_a_session_takes_its_records_at_one_revision",
         ],
     ),
