@@ -9,7 +9,6 @@ use mesh_core::{
 pub(crate) use crate::state::AUDIT_PREFIX;
 use crate::state::TxnCommand;
 
-
 /// Keys named in one audit record; the count of all of them is there as well.
 const KEYS_NAMED_MAX: usize = 32;
 

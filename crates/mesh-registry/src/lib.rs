@@ -29,8 +29,6 @@ mod memory;
 pub mod metrics;
 #[cfg(feature = "tokio")]
 pub mod numbers;
-#[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
-mod servers;
 #[cfg(feature = "raft")]
 pub mod raft;
 #[cfg(feature = "tokio")]
@@ -39,6 +37,8 @@ pub mod reconcile;
 pub mod records;
 #[cfg(feature = "rpc")]
 mod remote;
+#[cfg(all(test, any(feature = "etcd", feature = "postgres")))]
+mod servers;
 #[cfg(feature = "rpc")]
 mod service;
 pub mod state;

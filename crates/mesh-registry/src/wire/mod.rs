@@ -4,6 +4,7 @@ mod commands;
 #[cfg(feature = "rpc")]
 pub(crate) mod failures;
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
+#[rustfmt::skip]
 mod generated;
 pub(crate) mod values;
 

@@ -1,6 +1,7 @@
 //! etcd's messages, and shorthand to make them.
 
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
+#[rustfmt::skip]
 mod generated;
 
 use bytes::Bytes;
