@@ -27,6 +27,10 @@ const LINGER: Duration = Duration::from_secs(12);
 /// Links that this node is opening at one time. Few: when a whole cluster starts at once, handshakes
 /// compete for processors, and more at a time only makes each of them late.
 const DIALS_MAX: usize = 2;
+/// After a dial without answer while this node is starved, the first pause before it opens another link; it
+/// doubles each time. Handshakes that come too late are the most costly way to do nothing.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Dials of lost members under way at one time, besides: each may take its whole timeout, and even the only
 /// node on its side of a partition has to begin two in a second.
 const LOST_DIALS_MAX: usize = 12;
@@ -73,6 +77,9 @@ pub(super) struct Links {
     dials: BTreeMap<LinkTarget, Dial>,
     /// Dials that wait for a place.
     waiting: BTreeSet<LinkTarget>,
+    /// Dials in a row that nobody answered while we were starved, and until when we open no link therefore.
+    late_silences: u32,
+    paused_until: Option<Instant>,
     /// Peers with whom there was a link in their present run, as far as known.
     met: BTreeSet<NodeId>,
     /// Dials without answer in a row, and when the next makes sense.
@@ -132,6 +139,13 @@ impl Links {
         *count
     }
 
+    /// A dial without answer while we are starved: the fewer handshakes, the sooner one succeeds.
+    fn note_late_silence(&mut self, now: Instant, jitter: f64) {
+        let pause = PAUSE_MIN.saturating_mul(1 << self.late_silences.min(8)).min(PAUSE_MAX);
+        self.late_silences += 1;
+        self.paused_until = Some(now + pause.mul_f64(0.5 + jitter));
+    }
+
     fn dials_of(&self, lost: bool) -> usize {
         self.dials.values().filter(|dial| dial.lost == lost).count()
     }
@@ -175,11 +189,22 @@ impl Gossip {
         if target.node_id.as_ref() == Some(self.local.node_id()) || self.links.is_dialing(&target) {
             return;
         }
-        if self.links.dials_of(false) < self.dials_max() {
+        if self.may_dial(now) {
             self.begin_dial(now, target, false);
         } else {
             self.links.waiting.insert(target);
         }
+    }
+
+    fn may_dial(&self, now: Instant) -> bool {
+        let late = self.prober.lateness() > 0;
+        let paused = late && self.links.paused_until.is_some_and(|until| until > now);
+        !paused && self.links.dials_of(false) < self.dials_max()
+    }
+
+    /// Whether a probe may open or check a link: always, unless this node is late with everything.
+    pub(super) fn may_dial_urgently(&self, now: Instant) -> bool {
+        self.prober.lateness() == 0 || self.may_dial(now)
     }
 
     /// Tries a member that is held to be dead, or a silent seed, unless enough such dials are under way.
@@ -227,7 +252,11 @@ impl Gossip {
 
     fn dial_ended(&mut self, now: Instant, ended: impl Fn(&LinkTarget) -> bool) {
         self.links.dials.retain(|target, _| !ended(target));
-        while self.links.dials_of(false) < self.dials_max() {
+        self.dial_waiting(now);
+    }
+
+    fn dial_waiting(&mut self, now: Instant) {
+        while self.may_dial(now) {
             let Some(next) = self.links.waiting.pop_first() else { break };
             let up = next.node_id.as_ref().is_some_and(|n| self.links.is_up(n));
             if !up {
@@ -261,6 +290,7 @@ impl Gossip {
             return;
         }
         self.rejoin.forgive(&peer, remote);
+        (self.links.late_silences, self.links.paused_until) = (0, None);
         self.links.silent.remove(&peer);
         self.links.met.insert(peer.clone());
         let known = self.links.up.get(&peer).map(|l| l.path);
@@ -329,6 +359,10 @@ impl Gossip {
     }
 
     fn connect_failed(&mut self, now: Instant, target: &LinkTarget, error: &ConnectError) {
+        if matches!(error, ConnectError::Timeout) && self.prober.lateness() > 0 {
+            let jitter = self.rng.f64();
+            self.links.note_late_silence(now, jitter);
+        }
         self.dial_ended(now, |t| t == target);
         if matches!(error, ConnectError::Identity(_)) {
             let (live, jitter) = (self.table.counts().live(), self.rng.f64());
@@ -357,6 +391,7 @@ impl Gossip {
         for target in forgotten {
             self.dial_ended(now, |t| *t == target);
         }
+        self.dial_waiting(now);
         self.open_wanted_links(now);
 
         let complete = self.overlay.subjects.iter().all(|s| self.links.is_up(s));

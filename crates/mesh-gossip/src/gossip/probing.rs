@@ -46,6 +46,8 @@ struct Outstanding {
     sent_at: Instant,
     deadline: Instant,
     stage: Stage,
+    /// Asked once more because we ourselves are late.
+    repeated: bool,
     urgent: bool,
     refused: bool,
     /// A link that came up in the meantime bought it one more wait.
@@ -192,11 +194,18 @@ impl Gossip {
     fn start_probe(&mut self, now: Instant, subject: &NodeId, urgent: bool) {
         let Some(record) = self.table.get(subject) else { return };
         let skipped = self.has_bug(PlantedBug::SkipProbes) && record.member.state == MemberState::Alive;
+        let linked = self.links.is_up(subject);
         if self.prober.outstanding.contains_key(subject) || skipped {
             return;
         }
+        if !linked && !self.may_dial_urgently(now) {
+            // It has to wait its turn: that is no fault of the subject's.
+            if let Some(target) = self.target_of(subject) {
+                self.dial(now, target);
+            }
+            return;
+        }
         let sequence = self.prober.next_sequence();
-        let linked = self.links.is_up(subject);
         let wait = self.probe_timeout(subject);
         let outstanding = Outstanding {
             first_sequence: sequence,
@@ -204,6 +213,7 @@ impl Gossip {
             sent_at: now,
             deadline: now + wait,
             stage: Stage::Direct,
+            repeated: false,
             urgent,
             refused: false,
             extended: false,
@@ -262,6 +272,7 @@ impl Gossip {
             .collect();
         for subject in over {
             match self.prober.outstanding.get(&subject).map(|o| o.stage) {
+                Some(Stage::Direct) if self.repeat_probe(now, &subject) => {}
                 Some(Stage::Direct) => self.widen(now, &subject),
                 Some(Stage::Widened) => self.probe_failed(now, &subject),
                 None => {}
@@ -297,6 +308,24 @@ impl Gossip {
         u32::try_from(self.rings()).unwrap_or(1)
     }
 
+    /// While this node is late itself, it first asks once more: that costs nobody a handshake.
+    fn repeat_probe(&mut self, now: Instant, subject: &NodeId) -> bool {
+        if self.prober.lateness() == 0 || !self.links.is_up(subject) {
+            return false;
+        }
+        let wait = self.probe_timeout(subject);
+        let sequence = self.prober.next_sequence();
+        let Some(outstanding) = self.prober.outstanding.get_mut(subject) else { return false };
+        if std::mem::replace(&mut outstanding.repeated, true) {
+            return false;
+        }
+        outstanding.deadline = now + wait;
+        outstanding.last_sequence = sequence;
+        let urgent = outstanding.urgent;
+        self.send_probe(now, subject, sequence, urgent);
+        true
+    }
+
     /// No answer in time: ask again, check the link, and have others look.
     fn widen(&mut self, now: Instant, subject: &NodeId) {
         self.counters.probe_timeouts += 1;
@@ -312,7 +341,9 @@ impl Gossip {
         if self.links.is_up(subject) {
             self.send_probe(now, subject, sequence, urgent);
         }
-        if let Some(target) = self.target_of(subject) {
+        if self.may_dial_urgently(now)
+            && let Some(target) = self.target_of(subject)
+        {
             self.dial_urgently(now, target);
         }
         let mut helpers: Vec<NodeId> = overlay::observers_of(&self.table, subject, self.rings())

@@ -27,10 +27,8 @@ const DELTAS_MAX: usize = 256;
 const BROADCAST_BYTES_PER_FLUSH: usize = 32 * 1024;
 /// Payload bytes of one packet of broadcasts.
 const BROADCAST_BYTES_PER_PACKET: usize = 64 * 1024;
-/// The longest wait for company, in flush intervals.
-const PACE_MAX: u32 = 6;
-/// How long after a flush its size tells how much is going on.
-const PACE_LASTS: Duration = Duration::from_millis(500);
+/// Between two floods of one node, in flush intervals.
+const DISTANCE: u32 = 6;
 /// How many times that again a starved node waits.
 const STRETCH_MAX: u32 = 3;
 /// Push links that must be up, as a share, before the others are spared.
@@ -104,9 +102,8 @@ pub(super) struct Outbox {
     wants: BTreeMap<NodeId, BTreeSet<NodeId>>,
     seen: BTreeMap<(NodeId, InstanceId), Seen>,
     due: Option<Instant>,
-    /// How many times the flush interval changes wait: more soon after a large flush.
-    pace: u32,
-    paced_at: Instant,
+    /// When changes were last sent: the next ones keep their distance.
+    flushed_at: Option<Instant>,
 }
 
 impl Outbox {
@@ -145,10 +142,11 @@ impl Outbox {
         }
     }
 
-    /// Wakes after the flush interval, stretched while much is going on.
+    /// Wakes after the flush interval, or later if changes were sent just before: one change is quick, and
+    /// when a whole cluster starts or heals, fewer and larger packets are what keeps it quick.
     fn wake_after(&mut self, now: Instant, interval: Duration) {
-        let pace = if now.since(self.paced_at) < PACE_LASTS { self.pace.max(1) } else { 1 };
-        self.wake(now + interval * pace);
+        let rested = self.flushed_at.map_or(now, |at| at + interval * DISTANCE);
+        self.wake((now + interval).max(rested));
     }
 
     fn wake(&mut self, at: Instant) {
@@ -303,15 +301,13 @@ impl Gossip {
 
     fn flush_updates(&mut self, now: Instant) {
         let items = std::mem::take(&mut self.outbox.updates);
-        // When a whole cluster starts or heals, fewer and larger packets are what keeps it quick.
-        self.outbox.pace = u32::try_from(items.len() / 2).unwrap_or(PACE_MAX).clamp(1, PACE_MAX);
-        self.outbox.paced_at = now;
         // Most peers are owed the same changes: each is encoded once for all of them.
         let encoded: Vec<Encoded> =
             items.into_iter().filter_map(|(node_id, item)| self.encode_item(now, node_id, item)).collect();
         if encoded.is_empty() {
             return;
         }
+        self.outbox.flushed_at = Some(now);
         let head = wire::encode(&self.addressed(Packet::default()));
         for peer in self.push_peers(now) {
             let mine: Vec<&[u8]> =

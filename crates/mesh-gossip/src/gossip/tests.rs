@@ -10,6 +10,7 @@ use mesh_core::{
 
 mod records;
 mod rejoining;
+mod starved;
 
 use super::*;
 use crate::{Command, Event};

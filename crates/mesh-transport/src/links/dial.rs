@@ -24,6 +24,10 @@ use crate::{
 /// Time between two pings of a link that is checked.
 const PING_INTERVAL: Duration = Duration::from_millis(25);
 
+/// QUIC's head start grows by this many times what we were late at its end, at most by so much.
+const LATE_PATIENCE: u32 = 10;
+const LATE_PATIENCE_MAX: Duration = Duration::from_secs(2);
+
 /// Starts an attempt, or joins the one under way.
 pub(super) fn start(inner: &Arc<Inner>, target: LinkTarget) {
     let started = {
@@ -260,8 +264,13 @@ async fn over_tcp(
         result => result?,
     };
     if !hurried {
+        let starved = async {
+            sleep_until(begin + head_start).await;
+            // Who wakes late has not looked at QUIC either, and a second handshake makes all of them later.
+            sleep((begin + head_start).elapsed().saturating_mul(LATE_PATIENCE).min(LATE_PATIENCE_MAX)).await;
+        };
         tokio::select! {
-            () = sleep_until(begin + head_start) => {}
+            () = starved => {}
             () = hurry.notified() => {}
         }
     }
