@@ -374,8 +374,11 @@ mod tests {
         Commands:
           up          Start a local, secure cluster of child processes; Ctrl-C stops it
           run         Run one node in this process
+          init        Let a node begin a new cluster's registry at its next start
+          leaders     See who leads what, and change it
           leave       Make a node say goodbye to its cluster and stop
           peers       See the members of the cluster
+          registry    See how the store of control state stands
           config      See and check a node's configuration
           check       Find out what is wrong with a node or a cluster
           completion  Print a completion script for a shell

@@ -9,7 +9,11 @@ use std::{
     },
 };
 
-use mesh_core::{NodeId, fs::DirectoryLock};
+use mesh_core::{
+    NodeId,
+    fs::DirectoryLock,
+    store::{Applied, StoreError},
+};
 use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
@@ -320,6 +324,12 @@ impl Core {
     /// Stops, and leaves the directory to others.
     pub(super) async fn stop(&self) {
         if let Some(group) = self.group.send_replace(None) {
+            group.applied.hub.end(|| StoreError::Unavailable {
+                operation: "go on with a watch",
+                reason: "this voter stops".to_owned(),
+                applied: Applied::No,
+                source: None,
+            });
             group.stop().await;
         }
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
