@@ -39,6 +39,8 @@ struct Watcher {
     options: WatchOptions,
     queue: Mutex<Queue>,
     wake: Notify,
+    /// Something was taken out of the queue.
+    read: Notify,
 }
 
 struct Queue {
@@ -106,7 +108,13 @@ impl Hub {
             seen,
             end: None,
         };
-        let watcher = Arc::new(Watcher { prefix, options, queue: Mutex::new(queue), wake: Notify::new() });
+        let watcher = Arc::new(Watcher {
+            prefix,
+            options,
+            queue: Mutex::new(queue),
+            wake: Notify::new(),
+            read: Notify::new(),
+        });
         let mut watchers = lock(&self.watchers);
         let id = watchers.next_id;
         watchers.next_id += 1;
@@ -161,6 +169,17 @@ impl Hub {
         }
     }
 
+    /// Waits until everybody has read all that was published. For a hub with one watcher and one publisher.
+    #[cfg(feature = "etcd")]
+    pub(crate) async fn until_read(&self) {
+        let watchers: Vec<_> = lock(&self.watchers).by_id.values().cloned().collect();
+        for watcher in watchers {
+            while !lock(&watcher.queue).is_read() {
+                watcher.read.notified().await;
+            }
+        }
+    }
+
     /// How many watch.
     pub(crate) fn len(&self) -> usize {
         lock(&self.watchers).by_id.len()
@@ -206,6 +225,11 @@ impl Queue {
     fn bookmark(&mut self, revision: Revision) {
         self.push(WatchEvent::Bookmark { revision });
         self.seen = self.seen.max(revision);
+    }
+
+    #[cfg(feature = "etcd")]
+    fn is_read(&self) -> bool {
+        self.backlog.is_empty() && self.events.is_empty()
     }
 
     fn pop(&mut self) -> Option<WatchEvent> {
@@ -278,6 +302,7 @@ impl Reader {
             {
                 let mut queue = lock(&self.watcher.queue);
                 if let Some(event) = queue.pop() {
+                    self.watcher.read.notify_one();
                     return Ok(event);
                 }
                 if let Some(error) = &queue.end {

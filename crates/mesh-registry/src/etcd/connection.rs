@@ -34,6 +34,20 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the first try of a call that may be repeated waits; each further one twice as long.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// What repeating a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing: it reads.
+    Read,
+    /// Nothing more than the first time, by what it says must hold.
+    Repeatable,
+    /// Something else. It is repeated only if it certainly had no effect.
+    Once,
+}
+
 /// The endpoints, with a connection to one of them.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -77,7 +91,6 @@ impl Interceptor for Auth {
             request.metadata_mut().insert("token", token.clone());
         }
         if self.has_leader {
-            // A member that lost its leader ends the stream, where it would otherwise fall silent.
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }
         Ok(request)
@@ -88,18 +101,31 @@ type Guarded = InterceptedService<Channel, Auth>;
 
 impl Link {
     pub(super) fn kv(&self) -> pb::kv_client::KvClient<Guarded> {
-        pb::kv_client::KvClient::with_interceptor(self.channel.clone(), self.auth.clone())
+        self.kv_as(self.with_leader())
+    }
+
+    /// For reads that may be old, which a member without a leader answers as well.
+    pub(super) fn kv_of_any_copy(&self) -> pb::kv_client::KvClient<Guarded> {
+        self.kv_as(self.auth.clone())
+    }
+
+    fn kv_as(&self, auth: Auth) -> pb::kv_client::KvClient<Guarded> {
+        pb::kv_client::KvClient::with_interceptor(self.channel.clone(), auth)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// A member that knows of no leader says so at once, where it would otherwise keep us waiting.
+    fn with_leader(&self) -> Auth {
+        Auth { has_leader: true, ..self.auth.clone() }
+    }
+
     pub(super) fn lease(&self) -> pb::lease_client::LeaseClient<Guarded> {
-        pb::lease_client::LeaseClient::with_interceptor(self.channel.clone(), self.auth.clone())
+        pb::lease_client::LeaseClient::with_interceptor(self.channel.clone(), self.with_leader())
     }
 
     pub(super) fn watch(&self) -> pb::watch_client::WatchClient<Guarded> {
-        let auth = Auth { has_leader: true, ..self.auth.clone() };
-        pb::watch_client::WatchClient::with_interceptor(self.channel.clone(), auth)
+        pb::watch_client::WatchClient::with_interceptor(self.channel.clone(), self.with_leader())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -165,80 +191,56 @@ impl Connections {
         })
     }
 
-    /// Makes a call that reads, on any endpoint that answers.
-    pub(super) async fn read<T, F>(
+    /// Makes a call, on another endpoint or again as `kind` allows.
+    pub(super) async fn call<T, F>(
         &self,
         operation: &'static str,
-        call: impl Fn(Link) -> F,
-    ) -> Result<T, Fault>
-    where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        self.call(operation, false, call).await
-    }
-
-    /// Makes a call that changes something. It is repeated only while it certainly had no effect.
-    pub(super) async fn write<T, F>(
-        &self,
-        operation: &'static str,
-        call: impl Fn(Link) -> F,
-    ) -> Result<T, Fault>
-    where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        self.call(operation, true, call).await
-    }
-
-    async fn call<T, F>(
-        &self,
-        operation: &'static str,
-        writes: bool,
+        kind: Kind,
         call: impl Fn(Link) -> F,
     ) -> Result<T, Fault>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let deadline = Instant::now() + self.request_timeout;
-        let mut pause = Duration::from_millis(10);
+        let (mut pause, mut patience) = (Duration::from_millis(10), PATIENCE_MIN);
         loop {
-            let reason = match self.attempt(operation, writes, deadline, &call).await {
+            // A member may hold a call back for seconds, since the leader that it was sent to is dead.
+            let until = if kind == Kind::Once { deadline } else { deadline.min(Instant::now() + patience) };
+            let reason = match self.attempt(operation, kind, until, &call).await {
                 Ok(answer) => return Ok(answer),
                 Err(Fault::NotNow(reason)) => reason,
                 Err(Fault::LoginExpired) if self.login.is_some() => "etcd wants a new login".to_owned(),
                 Err(other) => return Err(other),
             };
             if Instant::now() + pause >= deadline {
-                let error = StoreError::Unavailable { operation, reason, applied: Applied::No, source: None };
+                let applied = if kind == Kind::Repeatable { Applied::Unknown } else { Applied::No };
+                let error = StoreError::Unavailable { operation, reason, applied, source: None };
                 return Err(error.into());
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            (pause, patience) = ((pause * 2).min(PAUSE_MAX), patience * 2);
         }
     }
 
     async fn attempt<T, F>(
         &self,
         operation: &'static str,
-        writes: bool,
-        deadline: Instant,
+        kind: Kind,
+        until: Instant,
         call: impl Fn(Link) -> F,
     ) -> Result<T, Fault>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let late = |writes| fault::timeout(operation, self.request_timeout, writes);
-        let (used, link) = match tokio::time::timeout_at(deadline, self.link()).await {
+        let (used, link) = match tokio::time::timeout_at(until, self.link()).await {
             Ok(link) => link?,
-            Err(_) => return Err(late(false).into()),
+            Err(_) => return Err(Fault::NotNow("etcd does not answer".to_owned())),
         };
-        // A read that a stuck member holds back may have time for another one.
-        let share = self.request_timeout / u32::try_from(self.endpoints.len()).unwrap_or(1).max(1);
-        let until = if writes { deadline } else { deadline.min(Instant::now() + share) };
         let failed = match tokio::time::timeout_at(until, call(link)).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => fault::of_status(operation, writes, status),
-            Err(_) if until < deadline => Fault::NotNow("an endpoint does not answer".to_owned()),
-            Err(_) => late(writes).into(),
+            Ok(Err(status)) => fault::of_status(operation, kind == Kind::Once, status),
+            Err(_) if kind == Kind::Once => fault::timeout(operation, self.request_timeout, true).into(),
+            Err(_) => Fault::NotNow("an endpoint does not answer".to_owned()),
         };
         match &failed {
             Fault::NotNow(_)
@@ -262,11 +264,16 @@ impl Connections {
                 return Ok((used, link.clone()));
             }
         }
+        let (used, link) = self.link_apart().await?;
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((used, link.clone()));
+        Ok((used, link))
+    }
+
+    /// A connection that nobody else uses.
+    pub(super) async fn link_apart(&self) -> Result<(usize, Link), Fault> {
+        let used = self.current.load(Ordering::Relaxed);
         match self.connect(used).await {
-            Ok(link) => {
-                *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((used, link.clone()));
-                Ok((used, link))
-            }
+            Ok(link) => Ok((used, link)),
             Err(fault) => {
                 self.turn_from(used);
                 Err(fault)

@@ -17,6 +17,9 @@
 //!   session whose owner died together with etcd's leader lives up to twice as long.
 //! * A transaction may have some 120 compares or operations unless etcd is started with a larger
 //!   `--max-txn-ops` (4,200 is enough for all that other providers take).
+//! * A transaction without an idempotency key is sent once. If etcd's leader dies at that moment, the answer
+//!   comes when etcd itself gives up, after 5 s and twice its election timeout; with a key, the store tries
+//!   again after a second.
 //! * Outcomes for retries are kept for sequence numbers less than 128 below the highest of their session.
 //! * [`compact`](mesh_core::store::VersionedStore::compact) compacts the whole etcd. When others do,
 //!   or etcd's own `--auto-compaction-retention`, watches that were behind get a gap. Idle watches get
@@ -58,7 +61,7 @@ use tracing::warn;
 
 pub use config::{EtcdConfig, EtcdTlsConfig};
 
-use connection::Connections;
+use connection::{Connections, Kind};
 use layout::{FORMAT, Layout, StoredMeta};
 use wire as pb;
 
@@ -195,7 +198,7 @@ impl Shared {
             };
             // If somebody else was faster, theirs is found in the next round; if the answer was lost, ours.
             let txn = pb::TxnRequest { compare: vec![guard], success: vec![put.op()], failure: Vec::new() };
-            self.txn(OPERATION, txn).await.map_err(|fault| fault.into_error(OPERATION))?;
+            self.txn(OPERATION, Kind::Repeatable, txn).await.map_err(|fault| fault.into_error(OPERATION))?;
         }
     }
 
@@ -293,6 +296,18 @@ impl VersionedStore for EtcdStore {
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         self.shared.status().await
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+impl EtcdStore {
+    /// Whether the member that answers is etcd's leader.
+    pub(crate) async fn is_at_the_leader(&self) -> Result<bool, StoreError> {
+        let ask =
+            |link: connection::Link| async move { link.maintenance().status(pb::StatusRequest {}).await };
+        let status = self.shared.connections.call("ask who leads", Kind::Read, ask).await;
+        let status = status.map_err(|fault| fault.into_error("ask who leads"))?;
+        Ok(status.header.is_some_and(|header| header.member_id == status.leader))
     }
 }
 

@@ -9,6 +9,7 @@ use mesh_core::{
 
 use super::{
     Shared,
+    connection::{Kind, Link},
     fault::{self, Fault},
     layout::{self, Layout},
     wire as pb,
@@ -41,31 +42,27 @@ impl Shared {
     ) -> Result<pb::RangeResponse, Fault> {
         let answer = self
             .connections
-            .read(operation, |link| {
+            .call(operation, Kind::Read, |link| {
                 let request = request.clone();
-                async move { link.kv().range(request).await }
+                let mut kv = if request.serializable { link.kv_of_any_copy() } else { link.kv() };
+                async move { kv.range(request).await }
             })
             .await?;
         self.seen(answer.header.as_ref());
         Ok(answer)
     }
 
-    /// A transaction. One that only reads is repeated if need be.
     pub(super) async fn txn(
         &self,
         operation: &'static str,
+        kind: Kind,
         request: pb::TxnRequest,
     ) -> Result<pb::TxnResponse, Fault> {
-        let reads = |op: &pb::RequestOp| matches!(op.request, Some(pb::request_op::Request::RequestRange(_)));
-        let send = |link: super::connection::Link| {
+        let send = |link: Link| {
             let request = request.clone();
             async move { link.kv().txn(request).await }
         };
-        let answer = if request.success.iter().chain(&request.failure).all(reads) {
-            self.connections.read(operation, send).await?
-        } else {
-            self.connections.write(operation, send).await?
-        };
+        let answer = self.connections.call(operation, kind, send).await?;
         self.seen(answer.header.as_ref());
         Ok(answer)
     }
@@ -204,14 +201,16 @@ impl Shared {
         let counts = [self.layout.range(&all), self.layout.range(&own), self.layout.sessions()];
         let counts = counts.map(|(start, end)| pb::RangeRequest::count(start, end).op());
         let request = pb::TxnRequest { success: counts.into(), ..Default::default() };
-        let answer = self.txn(OPERATION, request).await.map_err(error)?;
+        let answer = self.txn(OPERATION, Kind::Read, request).await.map_err(error)?;
         let revision = self.seen(answer.header.as_ref());
         let counts: Vec<u64> =
             answer.responses.into_iter().map(|r| u64::try_from(r.into_range().count).unwrap_or(0)).collect();
         let count = |index: usize| counts.get(index).copied().unwrap_or(0);
         let health = self
             .connections
-            .read(OPERATION, |link| async move { link.maintenance().status(pb::StatusRequest {}).await })
+            .call(OPERATION, Kind::Read, |link| async move {
+                link.maintenance().status(pb::StatusRequest {}).await
+            })
             .await
             .map_err(error)?;
         let full = health.errors.iter().any(|alarm| alarm.contains("NOSPACE"));

@@ -10,6 +10,7 @@ use prost::Message;
 
 use super::{
     Shared,
+    connection::{Kind, Link},
     fault::{self, Fault},
     layout::{self, StoredSession},
     lock, wire as pb,
@@ -32,7 +33,7 @@ impl Shared {
         let grant = pb::LeaseGrantRequest { ttl: whole_seconds(request.ttl), id: 0 };
         let lease = self
             .connections
-            .write(OPERATION, |link| async move { link.lease().lease_grant(grant).await })
+            .call(OPERATION, Kind::Repeatable, |link| async move { link.lease().lease_grant(grant).await })
             .await
             .map_err(error)?;
         let id = layout::session_of(lease.id).filter(|_| lease.ttl > 0 && lease.error.is_empty());
@@ -54,7 +55,10 @@ impl Shared {
             closing: false,
         };
         let guard = pb::Compare::absent(self.layout.session(id));
-        if self.put_session(OPERATION, id, &stored, guard).await.map_err(error)?.is_none() {
+        // If it is there already, then by the first try of this put.
+        if self.put_session(OPERATION, id, &stored, guard).await.map_err(error)?.is_none()
+            && self.read_session(OPERATION, id).await.map_err(error)?.is_none_or(|(_, found)| found != stored)
+        {
             let reason = "etcd gave out the id of an open session".to_owned();
             return Err(StoreError::Unavailable {
                 operation: OPERATION,
@@ -102,7 +106,7 @@ impl Shared {
     ) -> Result<pb::LeaseKeepAliveResponse, Fault> {
         // Renewing twice does no harm, so that this may be repeated like a read.
         self.connections
-            .read(operation, |link| async move {
+            .call(operation, Kind::Read, |link| async move {
                 let request = futures_util::stream::iter([pb::LeaseKeepAliveRequest { id: lease }]);
                 let mut answers = link.lease().lease_keep_alive(request).await?.into_inner();
                 let answer = answers.message().await?;
@@ -177,7 +181,7 @@ impl Shared {
             ignore_lease: false,
         };
         let request = pb::TxnRequest { compare: vec![guard], success: vec![put.op()], failure: Vec::new() };
-        let answer = self.txn(operation, request).await?;
+        let answer = self.txn(operation, Kind::Repeatable, request).await?;
         Ok(answer.header.filter(|_| answer.succeeded))
     }
 
@@ -202,8 +206,8 @@ impl Shared {
             }
         }
         let request = pb::LeaseRevokeRequest { id: lease };
-        let revoke = |link: super::connection::Link| async move { link.lease().lease_revoke(request).await };
-        match self.connections.write(OPERATION, revoke).await {
+        let revoke = |link: Link| async move { link.lease().lease_revoke(request).await };
+        match self.connections.call(OPERATION, Kind::Once, revoke).await {
             Ok(answer) => Ok(self.seen(answer.header.as_ref())),
             Err(Fault::NoSuchLease) => Err(gone),
             Err(fault) => Err(error(fault)),
@@ -215,7 +219,7 @@ impl Shared {
         let key = self.layout.session(id);
         let at = |revision| pb::RangeRequest::key(key.clone()).at(revision).op();
         let request = pb::TxnRequest { success: vec![at(revision), at(revision - 1)], ..Default::default() };
-        let answer = self.txn("watch", request).await?;
+        let answer = self.txn("watch", Kind::Read, request).await?;
         let mut found = answer.responses.into_iter().map(|r| r.into_range().kvs.into_iter().next());
         let (after, before) = (found.next().flatten(), found.next().flatten());
         let (None, Some(before)) = (after, before) else { return Ok(None) };

@@ -149,7 +149,7 @@ async fn a_restored_etcd_raises_the_generation() {
         ..Default::default()
     };
     let request = super::pb::TxnRequest { success: vec![put.op()], ..Default::default() };
-    opened.shared.txn("test", request).await.expect("writes");
+    opened.shared.txn("test", super::Kind::Repeatable, request).await.expect("writes");
     let after = store.transact(txn().then(grant("m"))).await.expect("grants").grants[0].token;
     assert!(after.generation > before.generation + 1_000_000, "{after} after {before}");
     assert_eq!(store.status().await.expect("status").generation, after.generation);

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::{
     Meta, Shared,
+    connection::Kind,
     fault::{self, Fault},
     layout::{self, Layout},
     wire as pb,
@@ -153,7 +154,9 @@ impl Shared {
         refused: Option<Refusal>,
     ) -> Result<Tried, Fault> {
         let has_reads = !request.failure.is_empty();
-        let answer = self.txn(OPERATION, request).await?;
+        // A second one of the same number would find the outcome of the first.
+        let kind = if attempt.txn.idempotency.is_some() { Kind::Repeatable } else { Kind::Once };
+        let answer = self.txn(OPERATION, kind, request).await?;
         if answer.succeeded {
             if let Some(refusal) = refused {
                 return Ok(Tried::Refused(refusal));
@@ -189,7 +192,7 @@ impl Shared {
                 }
             }
             let request = pb::TxnRequest { success: reads, ..Default::default() };
-            let answer = self.txn(OPERATION, request).await?;
+            let answer = self.txn(OPERATION, Kind::Read, request).await?;
             if at == 0 {
                 at = answer.header.unwrap_or_default().revision;
             }

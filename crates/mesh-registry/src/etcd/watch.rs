@@ -20,6 +20,7 @@ use tracing::{debug, info};
 
 use super::{
     Shared,
+    connection::{Kind, Link},
     fault::{self, Fault},
     layout, lock, wire as pb,
 };
@@ -31,6 +32,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a compaction waits for the watches of this handle to pass a mark.
 const MARK_WAIT: Duration = Duration::from_secs(2);
+/// A watch that catches up and hears nothing for so long has nothing to catch up with.
+const QUIET: Duration = Duration::from_secs(1);
 /// Marks in one transaction.
 const MARKS_MAX: usize = 100;
 
@@ -80,8 +83,16 @@ pub(super) async fn begin(
     let id = shared.nonce();
     lock(&shared.standings).insert(id, Arc::clone(&standing));
     let (start, end) = shared.layout.range(prefix);
-    let run =
-        Run { shared: Arc::clone(shared), hub, standing, start, end, at: after, causes: BTreeMap::new() };
+    let run = Run {
+        shared: Arc::clone(shared),
+        hub,
+        standing,
+        start,
+        end,
+        at: after,
+        history: now,
+        causes: BTreeMap::new(),
+    };
     let task = tokio::spawn(run.run());
     Ok(Box::pin(Ending { events, task, shared: Arc::clone(shared), id }))
 }
@@ -94,6 +105,8 @@ struct Run {
     end: bytes::Bytes,
     /// Everything up to here was handed on.
     at: Revision,
+    /// What is not later than this is history: the reader gets it at its own pace.
+    history: Revision,
     /// How sessions ended at the revision that is being looked at.
     causes: BTreeMap<SessionId, DeleteCause>,
 }
@@ -102,6 +115,8 @@ struct Run {
 enum Broken {
     /// The history begins only here.
     Compacted(Revision),
+    /// The rest is not history any more.
+    CaughtUp,
     /// It can go on, on another connection.
     Lost(String),
     /// It can't.
@@ -130,6 +145,10 @@ impl Run {
                     self.hub.gap(through);
                     self.stand_at(through);
                     self.shared.compacted.fetch_max(through.0, Ordering::Relaxed);
+                    continue;
+                }
+                Broken::CaughtUp => {
+                    self.history = self.at;
                     continue;
                 }
                 Broken::Over(error) => {
@@ -164,7 +183,12 @@ impl Run {
         let connections = &shared.connections;
         let timeout = connections.request_timeout;
         let lost = |reason: &str| Broken::Lost(reason.to_owned());
-        let (used, link) = match tokio::time::timeout(timeout, connections.link()).await {
+        let catches_up = self.at < self.history;
+        let link = async {
+            // A stream that waits for its reader would hold up the others of its connection.
+            if catches_up { connections.link_apart().await } else { connections.link().await }
+        };
+        let (used, link) = match tokio::time::timeout(timeout, link).await {
             Ok(Ok(link)) => link,
             Ok(Err(fault)) => return fault.into(),
             Err(_) => return lost("etcd does not answer"),
@@ -195,7 +219,15 @@ impl Run {
         };
         let mut pending = Pending::default();
         loop {
-            let answer = match answers.message().await {
+            let answer = if catches_up {
+                match tokio::time::timeout(QUIET, answers.message()).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Broken::CaughtUp,
+                }
+            } else {
+                answers.message().await
+            };
+            let answer = match answer {
                 Ok(Some(answer)) => answer,
                 Ok(None) => {
                     connections.turn_from(used);
@@ -217,6 +249,9 @@ impl Run {
             }
             if let Err(broken) = self.take(answer, &mut pending).await {
                 return broken;
+            }
+            if catches_up && self.at >= self.history {
+                return Broken::CaughtUp;
             }
         }
     }
@@ -260,6 +295,9 @@ impl Run {
             }
         }
         changes.sort_by(|a, b| a.key().cmp(b.key()));
+        if revision <= self.history {
+            self.hub.until_read().await;
+        }
         if !changes.is_empty() {
             self.hub.publish(&Revised { revision, changes: changes.into() });
         }
@@ -343,7 +381,7 @@ impl Shared {
         for marks in marks.chunks(MARKS_MAX) {
             let put = |key: &bytes::Bytes| pb::PutRequest { key: key.clone(), ..Default::default() }.op();
             let request = pb::TxnRequest { success: marks.iter().map(put).collect(), ..Default::default() };
-            let answer = self.txn(OPERATION, request).await.map_err(error)?;
+            let answer = self.txn(OPERATION, Kind::Repeatable, request).await.map_err(error)?;
             marked = self.seen(answer.header.as_ref()).min(if marked.0 == 0 {
                 Revision(u64::MAX)
             } else {
@@ -360,8 +398,8 @@ impl Shared {
         }
         let revision = i64::try_from(through.0).unwrap_or(i64::MAX);
         let request = pb::CompactionRequest { revision };
-        let send = |link: super::connection::Link| async move { link.kv().compact(request).await };
-        match self.connections.read(OPERATION, send).await {
+        let send = |link: Link| async move { link.kv().compact(request).await };
+        match self.connections.call(OPERATION, Kind::Read, send).await {
             Ok(_) | Err(Fault::Compacted) => {}
             Err(fault) => return Err(error(fault)),
         }
@@ -371,7 +409,7 @@ impl Shared {
             };
             let request =
                 pb::TxnRequest { success: marks.iter().map(delete).collect(), ..Default::default() };
-            self.txn(OPERATION, request).await.map_err(error)?;
+            self.txn(OPERATION, Kind::Repeatable, request).await.map_err(error)?;
         }
         Ok(())
     }

@@ -68,10 +68,15 @@ impl Etcd {
         }
     }
 
-    /// Whether it is installed.
+    /// So many members, with limits that suit any transaction.
     #[cfg(feature = "testing")]
-    pub(crate) fn is_installed() -> bool {
-        candidates().iter().any(|path| path.is_file())
+    pub(crate) async fn of_members_for_any_transaction(test: &str, members: usize) -> Option<Self> {
+        Self::of_members(test, members, "http", |_| FLAGS.map(str::to_owned).to_vec()).await
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn kill_all(&mut self) {
+        self.members.iter_mut().for_each(|member| member.server.kill());
     }
 
     fn run(&mut self, index: usize) {
@@ -184,7 +189,7 @@ impl Etcd {
     }
 }
 
-fn candidates() -> Vec<PathBuf> {
+pub(crate) fn candidates() -> Vec<PathBuf> {
     in_path("etcd")
 }
 

@@ -3,6 +3,8 @@
 //! A test that needs one which is not installed says *skipped* with the package's name, and leaves that
 //! line in `test-artifacts/skipped` for `cargo xtask test` to print.
 
+#[cfg(feature = "testing")]
+mod conformance;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 #[cfg(feature = "postgres")]
@@ -24,10 +26,7 @@ fn program(test: &str, package: &str, candidates: &[PathBuf]) -> Option<PathBuf>
         let line = format!("{test}: skipped: install {package}\n");
         // Nothing helps if standard error is closed; the file has the line all the same.
         let _ = io::stderr().write_all(line.as_bytes());
-        let folder = std::env::current_exe().ok().and_then(|exe| {
-            exe.ancestors().find(|path| path.ends_with("debug")).and_then(Path::parent).map(Path::to_owned)
-        });
-        if let Some(folder) = folder.map(|target| target.join("test-artifacts"))
+        if let Some(folder) = artifacts()
             && fs::create_dir_all(&folder).is_ok()
             && let Ok(mut file) = File::options().create(true).append(true).open(folder.join("skipped"))
         {
@@ -35,6 +34,13 @@ fn program(test: &str, package: &str, candidates: &[PathBuf]) -> Option<PathBuf>
         }
     }
     found
+}
+
+/// `test-artifacts` in the target directory that this test was built into.
+fn artifacts() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok()?;
+    let target = exe.ancestors().find(|path| path.ends_with("deps"))?.parent()?.parent()?;
+    Some(target.join("test-artifacts"))
 }
 
 /// Where programs usually are.

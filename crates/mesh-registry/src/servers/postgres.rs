@@ -55,15 +55,28 @@ impl Postgres {
         self.folder.path().join("data").display().to_string()
     }
 
+    /// Makes the data directory: a copy of one that an earlier test left, as making one takes a second.
     fn create(&self) {
+        let version = self.programs.parent().and_then(Path::file_name).unwrap_or_default();
+        let kept = super::artifacts().map(|folder| folder.join("postgres").join(version));
+        if let Some(kept) = kept.as_deref().filter(|kept| kept.is_dir()) {
+            copy(kept, self.data().as_ref());
+            return;
+        }
         let mut command = as_owner();
         command.push(self.programs.join("initdb").display().to_string());
         command.extend(["-D".to_owned(), self.data()]);
         let options = ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"];
         command.extend(options.map(str::to_owned));
-        let done = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).output();
-        let done = done.expect("initdb starts");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        run(&command);
+        if let Some(kept) = kept {
+            let parent = kept.parent().expect("it is in a folder");
+            fs::create_dir_all(parent).expect("makes a folder");
+            let fresh = tempfile::tempdir_in(parent).expect("a folder");
+            copy(self.data().as_ref(), &fresh.path().join("data"));
+            // Another test may have been faster; its copy is as good.
+            let _ = fs::rename(fresh.path().join("data"), &kept);
+        }
     }
 
     fn run(&mut self) {
@@ -163,8 +176,20 @@ pub(crate) fn valid(config: PostgresConfig) -> Validated<PostgresConfig> {
     config.validate().expect("valid settings")
 }
 
+fn run(command: &[String]) {
+    let done = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+    let done = done.expect("the program starts");
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// With owners and permissions.
+fn copy(from: &Path, to: &Path) {
+    let [from, to] = [from, to].map(|path| path.display().to_string());
+    run(&["cp".to_owned(), "-a".to_owned(), from, to]);
+}
+
 /// Debian keeps server programs out of the path, a folder for each version.
-fn candidates() -> Vec<PathBuf> {
+pub(crate) fn candidates() -> Vec<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin/initdb")).collect();
     found.sort();
