@@ -87,7 +87,9 @@ fn build(repo: &Repo, kept: &std::path::Path) -> Result<PathBuf> {
     let said = output(repo.command("rustc").arg("-vV"))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     let folder = kept.join("build");
-    let mut cargo = repo.cargo(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
+    // What is fuzzed are the versions that the workspace has; cargo adds libFuzzer's own package.
+    fs::copy(repo.path("Cargo.lock"), repo.path("fuzz/Cargo.lock")).context("cannot copy the lockfile")?;
+    let mut cargo = repo.cargo(["build", "--release", "--manifest-path", "fuzz/Cargo.toml"]);
     // With a target named, build scripts and macros are spared the flags.
     cargo.args(["--target", host, "--target-dir"]).arg(&folder);
     run(cargo.env("RUSTFLAGS", FLAGS.join(" ")))?;
