@@ -144,7 +144,7 @@ enum Waiting {
 impl Waiting {
     fn done(self, result: &Result<(), Arc<io::Error>>) {
         let result =
-            result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), Arc::clone(error)));
+            result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), Arc::clone(error)));
         match self {
             Self::Append(done) => done.io_completed(result),
             Self::Vote(done) => {
