@@ -119,8 +119,7 @@ impl Network {
         let (sender, receiver) = (&self.lines[from.index()], &self.lines[to.index()]);
         let udp = path == LinkPath::Quic;
         let side = |host: HostId| self.weather.sides.get(host.index());
-        !(sender.gone || sender.unplugged)
-            && !(receiver.gone || receiver.unplugged)
+        !(sender.gone || sender.unplugged || receiver.gone || receiver.unplugged)
             && !(udp && (sender.udp_blocked || receiver.udp_blocked))
             && side(from) == side(to)
             && (self.weather.cuts.is_empty() || !self.weather.cuts.contains(&(from, to)))

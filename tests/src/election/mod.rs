@@ -14,4 +14,4 @@ mod world;
 
 pub use options::{ElectionFault, ElectionFaultKind, ElectionOptions};
 pub use store::StoreBug;
-pub use world::{ElectionOutcome, Planted, run_election, run_election_with};
+pub use world::{ElectionOutcome, Plant, Planted, run_election, run_election_with};

@@ -40,15 +40,18 @@ const EFFECTS_MAX: usize = 10_000;
 /// What leaders watch.
 const PREFIX: &str = "leader/";
 
+/// Breaks a rule in one part.
+pub type Plant<T> = Box<dyn Fn(&mut T)>;
+
 /// What is done to the parts of a run before it begins: rules are broken on purpose.
 #[derive(Default)]
 pub struct Planted {
     /// In the modelled log.
     pub store: Option<StoreBug>,
     /// To the state that it agrees on.
-    pub state: Option<Box<dyn Fn(&mut State)>>,
+    pub state: Option<Plant<State>>,
     /// To the core of each node, at each start.
-    pub leader: Option<Box<dyn Fn(&mut LeaderCore)>>,
+    pub leader: Option<Plant<LeaderCore>>,
 }
 
 /// What came of a run.
@@ -716,11 +719,7 @@ impl<'o> World<'o> {
         let kind = self.options.faults[index].kind;
         self.trace.line(self.now, || format!("over: {kind:?}"));
         match kind {
-            ElectionFaultKind::CrashNode(node) => {
-                if self.nodes[node].core.is_none() {
-                    self.start(node)?;
-                }
-            }
+            ElectionFaultKind::CrashNode(node) if self.nodes[node].core.is_none() => self.start(node)?,
             ElectionFaultKind::PauseNode(node) => self.resume(node)?,
             ElectionFaultKind::CutNode(node) => self.nodes[node].cut = false,
             ElectionFaultKind::FalseDeath(node) => self.hint(node, false)?,

@@ -71,8 +71,11 @@ struct World {
     /// Nodes that nobody can talk to.
     cut: BTreeSet<NodeId>,
     /// Connections that a server has, with who is at their other end.
-    connections: Vec<(NodeId, NodeId, Box<dyn Fn() + Send>)>,
+    connections: Vec<(NodeId, NodeId, Cut)>,
 }
+
+/// Breaks a connection.
+type Cut = Box<dyn Fn() + Send>;
 
 #[derive(Clone)]
 pub(crate) struct Directory {
@@ -139,6 +142,7 @@ impl Peers for TestPeers {
 pub(crate) struct Node {
     pub(crate) store: RaftStore,
     /// The store as the node itself uses it.
+    #[allow(dead_code, reason = "stories that need it come with more features")]
     pub(crate) own: VoterStore,
     endpoint: Endpoint,
     runtime: Option<Runtime>,
