@@ -58,7 +58,7 @@ pub(super) fn spawn(inner: &Arc<Inner>, listener: TcpListener) {
     }
 }
 
-/// Counts refusals, and logs them at most once a second for each source.
+/// Counts refusals, and logs them: a line at once, then one a minute for each source, one a second in all.
 #[derive(Debug)]
 pub(super) struct Refusals {
     metrics: TransportMetrics,
