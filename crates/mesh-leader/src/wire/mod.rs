@@ -2,6 +2,7 @@
 
 // Documented in the .proto; the shape of the code is prost's.
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
+#[rustfmt::skip]
 mod generated;
 
 #[cfg(not(feature = "rpc"))]
