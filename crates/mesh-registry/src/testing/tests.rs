@@ -81,6 +81,7 @@ impl Provider for Started {
                 let _ = self.store.status().await;
                 tokio::task::yield_now().await;
             }
+            // sleeps: time passes on the machine's clock, which the store under test keeps
             None => tokio::time::sleep(by).await,
         }
     }

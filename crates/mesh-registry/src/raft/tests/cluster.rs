@@ -225,7 +225,7 @@ impl Cluster {
         soon("the start of a node", async {
             loop {
                 match self.try_start(name, begin).await {
-                    // The run before this one is still about to end.
+                    // sleeps: the run before this one is still about to end, and tells nobody when
                     Err(RaftError::Lock(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
                     started => return started.expect("the node starts"),
                 }

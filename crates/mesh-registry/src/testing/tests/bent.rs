@@ -1,9 +1,6 @@
 //! The memory provider behind a wall that breaks one rule.
 
-#![allow(
-    clippy::collapsible_match,
-    reason = "some of the conditions await, and the rest read like them"
-)]
+#![allow(clippy::collapsible_match, reason = "some of the conditions await, and the rest read like them")]
 
 use std::{
     collections::BTreeSet,
@@ -19,10 +16,9 @@ use futures_util::StreamExt;
 use mesh_core::{
     BoxError, Clock, ManualClock, Revision,
     store::{
-        Applied, ByteStream, Change, Compare, DeleteCause, Fresh, Key, OpenSession, Operation,
-        Page, Prefix, Record, Restored, Scan, Session, SessionError, SessionId, Stale, StoreError,
-        StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore, WatchEvent, WatchFrom,
-        WatchOptions, WatchStream,
+        Applied, ByteStream, Change, Compare, DeleteCause, Fresh, Key, OpenSession, Operation, Page, Prefix,
+        Record, Restored, Scan, Session, SessionError, SessionId, Stale, StoreError, StoreStatus, Txn,
+        TxnError, TxnOutcome, VersionedStore, WatchEvent, WatchFrom, WatchOptions, WatchStream,
     },
 };
 
@@ -118,11 +114,7 @@ impl ProviderFactory for BentFactory {
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            ttl_min: Duration::from_secs(2),
-            patience: self.patience,
-            ..Limits::default()
-        }
+        Limits { ttl_min: Duration::from_secs(2), patience: self.patience, ..Limits::default() }
     }
 
     async fn start(&self) -> Result<Box<dyn Provider>, BoxError> {
@@ -141,10 +133,7 @@ impl ProviderFactory for BentFactory {
             watchers: AtomicU64::new(0),
             memory: Mutex::default(),
         };
-        Ok(Box::new(Bent {
-            store: BentStore(Arc::new(shared)),
-            clock,
-        }))
+        Ok(Box::new(Bent { store: BentStore(Arc::new(shared)), clock }))
     }
 }
 
@@ -190,6 +179,7 @@ impl Provider for Bent {
             }
         }
         tokio::spawn(async move {
+            // sleeps: so long the modelled store has no leader
             tokio::time::sleep(Duration::from_millis(30)).await;
             shared.down.store(false, Ordering::SeqCst);
         });
@@ -227,12 +217,7 @@ impl Shared {
 pub(super) struct BentStore(Arc<Shared>);
 
 fn away(operation: &'static str, applied: Applied) -> StoreError {
-    StoreError::Unavailable {
-        operation,
-        reason: "its leader is dead".to_owned(),
-        applied,
-        source: None,
-    }
+    StoreError::Unavailable { operation, reason: "its leader is dead".to_owned(), applied, source: None }
 }
 
 impl BentStore {
@@ -245,11 +230,7 @@ impl BentStore {
     }
 
     fn reachable(&self, operation: &'static str) -> Result<(), StoreError> {
-        if self.0.down.load(Ordering::SeqCst) {
-            Err(away(operation, Applied::No))
-        } else {
-            Ok(())
-        }
+        if self.0.down.load(Ordering::SeqCst) { Err(away(operation, Applied::No)) } else { Ok(()) }
     }
 
     async fn lose_the_last(&self) -> Result<(), BoxError> {
@@ -258,10 +239,7 @@ impl BentStore {
             let record = self.inner().get(&key).await?.value;
             let fence = record
                 .and_then(|record| record.token)
-                .map(|token| Compare::Fence {
-                    key: key.clone(),
-                    token,
-                });
+                .map(|token| Compare::Fence { key: key.clone(), token });
             let mut txn = Txn::new("bent".parse()?).then(Operation::Delete { key });
             txn.compares.extend(fence);
             self.inner().transact(txn).await?;
@@ -270,16 +248,12 @@ impl BentStore {
     }
 
     fn invalid(problem: &str) -> TxnError {
-        TxnError::Store(StoreError::Invalid {
-            what: "transaction",
-            problem: problem.to_owned(),
-        })
+        TxnError::Store(StoreError::Invalid { what: "transaction", problem: problem.to_owned() })
     }
 
     /// Refuses what this bend does not allow.
     async fn forbidden(&self, txn: &Txn) -> Result<(), TxnError> {
-        let large =
-            |o: &Operation| matches!(o, Operation::Put { value, .. } if value.len() > 100_000);
+        let large = |o: &Operation| matches!(o, Operation::Put { value, .. } if value.len() > 100_000);
         let refused = match self.0.bend {
             Bend::ItemsLow => txn.operations.len() > 1000,
             Bend::KeyShort => txn.operations.iter().any(|o| o.key().as_str().len() > 200),
@@ -293,9 +267,7 @@ impl BentStore {
         for operation in &txn.operations {
             let present = self.inner().get(operation.key()).await?.value;
             match operation {
-                Operation::Delete { .. }
-                    if self.bent(Bend::DeleteNothingFails) && present.is_none() =>
-                {
+                Operation::Delete { .. } if self.bent(Bend::DeleteNothingFails) && present.is_none() => {
                     return Err(Self::invalid("there is nothing"));
                 }
                 Operation::Grant { .. } if self.bent(Bend::GrantNeedsAbsence) => {
@@ -307,16 +279,10 @@ impl BentStore {
                     let was = self.0.memory().granted.contains(key);
                     if was && present.is_none() {
                         let current = mesh_core::FencingToken::default();
-                        return Err(TxnError::Unfenced {
-                            key: key.clone(),
-                            current,
-                        });
+                        return Err(TxnError::Unfenced { key: key.clone(), current });
                     }
                 }
-                Operation::Put {
-                    session: Some(session),
-                    ..
-                } if self.bent(Bend::SessionsFirst) => {
+                Operation::Put { session: Some(session), .. } if self.bent(Bend::SessionsFirst) => {
                     if self.inner().session(*session).await?.is_none() {
                         return Err(TxnError::SessionGone { session: *session });
                     }
@@ -327,9 +293,7 @@ impl BentStore {
         if self.bent(Bend::FenceLast) {
             let mut others = Txn::new(txn.writer.clone());
             others.compares = txn.compares.clone();
-            others
-                .compares
-                .retain(|compare| !matches!(compare, Compare::Fence { .. }));
+            others.compares.retain(|compare| !matches!(compare, Compare::Fence { .. }));
             self.inner().transact(others).await?;
         }
         Ok(())
@@ -342,20 +306,15 @@ impl BentStore {
             Bend::AuditOfRefused => {
                 let note = txn.audit.take();
                 if let Some(note) = note {
-                    let _ = self
-                        .inner()
-                        .transact(Txn::new(txn.writer.clone()).audited(note))
-                        .await;
+                    let _ = self.inner().transact(Txn::new(txn.writer.clone()).audited(note)).await;
                 }
             }
             Bend::LostOperation if txn.operations.len() > 1 => drop(txn.operations.pop()),
             Bend::RevisionCompareIgnored => {
-                txn.compares
-                    .retain(|compare| !matches!(compare, Compare::Revision { .. }));
+                txn.compares.retain(|compare| !matches!(compare, Compare::Revision { .. }));
             }
             Bend::ValueCompareIgnored => {
-                txn.compares
-                    .retain(|compare| !matches!(compare, Compare::Value { .. }));
+                txn.compares.retain(|compare| !matches!(compare, Compare::Value { .. }));
             }
             Bend::SequencesShared => {
                 let first = self.0.memory().sessions.first().copied();
@@ -415,10 +374,7 @@ impl VersionedStore for BentStore {
 
     async fn get_stale(&self, key: &Key) -> Result<Stale<Option<Record>>, StoreError> {
         if self.bent(Bend::StaleForEver) {
-            return Ok(Stale {
-                value: None,
-                revision: Revision(0),
-            });
+            return Ok(Stale { value: None, revision: Revision(0) });
         }
         self.inner().get_stale(key).await
     }
@@ -427,9 +383,7 @@ impl VersionedStore for BentStore {
         self.reachable("scan")?;
         let mut scan = scan.clone();
         match self.0.bend {
-            Bend::ScanAnyLimit => {
-                scan.limit = scan.limit.clamp(1, mesh_core::store::SCAN_LIMIT_MAX)
-            }
+            Bend::ScanAnyLimit => scan.limit = scan.limit.clamp(1, mesh_core::store::SCAN_LIMIT_MAX),
             Bend::ScanAll => scan.prefix = Prefix::all(),
             Bend::ScanShowsOwn if scan.prefix == Prefix::all() => {
                 scan.prefix = Prefix::new("~").map_err(|_| away("scan", Applied::No))?;
@@ -439,20 +393,11 @@ impl VersionedStore for BentStore {
         if self.bent(Bend::ScanTorn) {
             let mut page = Page::default();
             loop {
-                let next = self
-                    .inner()
-                    .scan(&Scan {
-                        limit: 1,
-                        ..scan.clone()
-                    })
-                    .await?;
+                let next = self.inner().scan(&Scan { limit: 1, ..scan.clone() }).await?;
                 scan.after = next.value.records.last().map(|record| record.key.clone());
                 page.records.extend(next.value.records);
                 if !next.value.more {
-                    return Ok(Fresh {
-                        value: page,
-                        revision: next.revision,
-                    });
+                    return Ok(Fresh { value: page, revision: next.revision });
                 }
                 tokio::task::yield_now().await;
             }
@@ -489,14 +434,8 @@ impl VersionedStore for BentStore {
         }
         if self.bent(Bend::ExtraRevisions) && result.is_ok() {
             let key = Key::new("extra").map_err(|_| Self::invalid("no key"))?;
-            let extra = Operation::Put {
-                key,
-                value: "".into(),
-                session: None,
-            };
-            self.inner()
-                .transact(Txn::new(txn.writer.clone()).then(extra))
-                .await?;
+            let extra = Operation::Put { key, value: "".into(), session: None };
+            self.inner().transact(Txn::new(txn.writer.clone()).then(extra)).await?;
         }
         // What was applied when the leader died may not have been answered.
         tokio::task::yield_now().await;
@@ -508,9 +447,7 @@ impl VersionedStore for BentStore {
                 outcome.revision.0 -= 1;
                 Ok(outcome)
             }
-            (Ok(mut outcome), Bend::RestartForgetsTokens)
-                if self.0.restarted.load(Ordering::SeqCst) =>
-            {
+            (Ok(mut outcome), Bend::RestartForgetsTokens) if self.0.restarted.load(Ordering::SeqCst) => {
                 for grant in &mut outcome.grants {
                     grant.token.counter = 1;
                 }
@@ -520,20 +457,9 @@ impl VersionedStore for BentStore {
                 outcome.grants.clear();
                 Ok(outcome)
             }
-            (
-                Err(TxnError::Conflict {
-                    compare,
-                    found,
-                    revision,
-                    ..
-                }),
-                Bend::ConflictIndexZero,
-            ) => Err(TxnError::Conflict {
-                index: 0,
-                compare,
-                found,
-                revision,
-            }),
+            (Err(TxnError::Conflict { compare, found, revision, .. }), Bend::ConflictIndexZero) => {
+                Err(TxnError::Conflict { index: 0, compare, found, revision })
+            }
             (result, _) => result,
         }
     }
@@ -550,9 +476,7 @@ impl VersionedStore for BentStore {
             return Ok(Box::pin(futures_util::stream::pending()));
         }
         let from = match (from, self.0.bend) {
-            (WatchFrom::After(Revision(r)), Bend::ResumeOffByOne) => {
-                WatchFrom::After(Revision(r + 1))
-            }
+            (WatchFrom::After(Revision(r)), Bend::ResumeOffByOne) => WatchFrom::After(Revision(r + 1)),
             (WatchFrom::Now, Bend::NowReplays) => WatchFrom::After(Revision(0)),
             (from, _) => from,
         };
@@ -563,10 +487,7 @@ impl VersionedStore for BentStore {
             _ => prefix.clone(),
         };
         let stream = self.inner().watch(&prefix, from, options).await?;
-        let ends = WatchEnds {
-            disturbed: Arc::clone(&self.0.disturbed),
-            bend: self.0.bend,
-        };
+        let ends = WatchEnds { disturbed: Arc::clone(&self.0.disturbed), bend: self.0.bend };
         let store = self.clone();
         let mut events = 0_u64;
         Ok(Box::pin(stream.flat_map(move |event| {
@@ -580,18 +501,13 @@ impl VersionedStore for BentStore {
         self.reachable("open a session")?;
         let asked = request.ttl;
         match self.0.bend {
-            Bend::TtlClamped => {
-                request.ttl = asked.clamp(OpenSession::TTL_MIN, OpenSession::TTL_MAX)
-            }
+            Bend::TtlClamped => request.ttl = asked.clamp(OpenSession::TTL_MIN, OpenSession::TTL_MAX),
             Bend::EndTooEarly if asked >= 2 * OpenSession::TTL_MIN => request.ttl = asked / 2,
             _ => {}
         }
         let session = self.inner().open_session(request).await?;
         self.0.memory().sessions.insert(session.id);
-        Ok(Session {
-            ttl: asked,
-            ..session
-        })
+        Ok(Session { ttl: asked, ..session })
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<Session, SessionError> {
@@ -620,11 +536,7 @@ impl VersionedStore for BentStore {
     }
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
-        if self.bent(Bend::CompactNothing) {
-            Ok(())
-        } else {
-            self.inner().compact(through).await
-        }
+        if self.bent(Bend::CompactNothing) { Ok(()) } else { self.inner().compact(through).await }
     }
 
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {
@@ -633,10 +545,7 @@ impl VersionedStore for BentStore {
 
     async fn restore(&self, snapshot: ByteStream) -> Result<Restored, StoreError> {
         let status = self.inner().status().await?;
-        let pretended = Restored {
-            revision: status.revision,
-            generation: status.generation,
-        };
+        let pretended = Restored { revision: status.revision, generation: status.generation };
         if self.bent(Bend::RestoreNothing) {
             return Ok(pretended);
         }
@@ -650,9 +559,7 @@ impl VersionedStore for BentStore {
         let mut status = self.inner().status().await?;
         match self.0.bend {
             Bend::StatusWrong => status.records = 7,
-            Bend::CompactTheFuture => {
-                status.compacted.0 = status.compacted.0.saturating_mul(1_000_000)
-            }
+            Bend::CompactTheFuture => status.compacted.0 = status.compacted.0.saturating_mul(1_000_000),
             _ => {}
         }
         Ok(status)
@@ -662,9 +569,7 @@ impl VersionedStore for BentStore {
 impl BentStore {
     /// What becomes of the `nth` event of a watch.
     fn delivered(&self, event: Result<WatchEvent, StoreError>, nth: u64) -> Vec<WatchEvent> {
-        let Ok(mut event) = event else {
-            return Vec::new();
-        };
+        let Ok(mut event) = event else { return Vec::new() };
         if let WatchEvent::Changes { changes, .. } = &mut event
             && self.bent(Bend::CauseUnknown)
         {
@@ -688,10 +593,7 @@ impl BentStore {
             }
             (Bend::WatchSplits, WatchEvent::Changes { revision, changes }) => changes
                 .into_iter()
-                .map(|change| WatchEvent::Changes {
-                    revision,
-                    changes: vec![change],
-                })
+                .map(|change| WatchEvent::Changes { revision, changes: vec![change] })
                 .collect(),
             (_, event) => vec![event],
         }
