@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_core::Clock;
-use openraft::{ReadPolicy, async_runtime::watch::WatchReceiver};
+use openraft::async_runtime::watch::WatchReceiver;
 
 use super::{group::Group, propose};
 use crate::{Leadership, state::Command};
@@ -34,11 +34,10 @@ pub(super) fn start(group: &Arc<Group>, clock: &Arc<dyn Clock>) {
 }
 
 /// From an election to the end of this leadership.
-async fn lead(group: &Group, clock: &dyn Clock) {
+async fn lead(group: &Arc<Group>, clock: &dyn Clock) {
     // What leaders before this one committed is to be known first.
     while group.leadership() == Leadership::Here {
-        if let Ok(index) = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            group.applied.reached(index.read_log_id().index() + 1).await;
+        if group.own_read_index().await.is_some() {
             break;
         }
         tokio::time::sleep(PAUSE).await;

@@ -12,7 +12,9 @@ use mesh_transport::rpc::Lane;
 use openraft::{Config, ServerState, SnapshotPolicy, async_runtime::watch::WatchReceiver};
 
 use super::{
-    Peers, RaftError, RaftOptions, duties,
+    Peers, RaftError, RaftOptions,
+    confirm::{Rounds, confirm, own_ballot},
+    duties,
     identity::Seat,
     log::Log,
     machine::{Applied, Machine},
@@ -38,6 +40,8 @@ pub(super) struct Group {
     pub(super) log: Log,
     pub(super) applied: Arc<Applied>,
     pub(super) proposer: Proposer,
+    pub(super) rounds: Rounds,
+    pub(super) peers: Arc<dyn Peers>,
     pub(super) incoming: Arc<tokio::sync::Mutex<Incoming>>,
 }
 
@@ -83,9 +87,10 @@ impl Group {
             .await
             .map_err(|error| RaftError::Stopped(error.into()))?;
         let incoming = Arc::new(tokio::sync::Mutex::new(Incoming::new(folder)));
+        let peers = Arc::clone(&options.peers);
         let group = Arc::new_cyclic(|group| {
             let proposer = Proposer::new(Weak::clone(group));
-            Self { seat, raft, log, applied, proposer, incoming }
+            Self { seat, raft, log, applied, proposer, rounds: Rounds::default(), peers, incoming }
         });
         duties::start(&group, &options.clock);
         Ok(group)
@@ -131,15 +136,34 @@ impl Group {
         self.raft.server_metrics().borrow_watched().current_leader.filter(|id| *id != self.seat.id)
     }
 
+    /// One after the index of the last entry that must be applied here before a read that begins now. `None`
+    /// if there is no leader that could tell.
+    pub(super) async fn read_index(self: &Arc<Self>) -> Option<u64> {
+        match self.leadership() {
+            Leadership::Here => self.own_read_index().await,
+            Leadership::There(_) => self.ask_read_index().await,
+            Leadership::Unknown => None,
+        }
+    }
+
+    /// The same, on the leader: what it has applied itself, if it leads still and has applied what others
+    /// committed before it led.
+    pub(super) async fn own_read_index(self: &Arc<Self>) -> Option<u64> {
+        let ours = own_ballot(self)?;
+        let confirmed = confirm(self).await;
+        let last = self.applied.last()?;
+        (confirmed && last.leader_id == ours.leader_id).then_some(last.index + 1)
+    }
+
     /// Asks the leader how far a copy must be to be read as if it were the leader's: one after the index of
     /// the last entry that it must have applied. `None` if there is no answer.
-    pub(super) async fn ask_read_index(&self, peers: &dyn Peers) -> Option<u64> {
+    async fn ask_read_index(&self) -> Option<u64> {
         let to = self.other_leader()?;
-        let channel = peers.channel(&self.node_of(to)?, Lane::Control).ok()?;
+        let channel = self.peers.channel(&self.node_of(to)?, Lane::Control).ok()?;
         let head = wire::RaftHead { group: self.seat.group.to_bytes(), from: self.seat.id, to };
         let request = wire::RaftReadIndex { head: Some(head) };
         let reply = RaftClient::new(channel).read_index(request).await.ok()?;
-        Some(reply.into_inner().index?.index + 1)
+        Some(reply.into_inner().next)
     }
 
     pub(super) async fn stop(&self) {

@@ -65,8 +65,16 @@ impl Applied {
         read(&self.lock().state)
     }
 
+    /// The last entry that is applied.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.lock().last
+    }
+
     /// Waits until all entries before `next` are applied.
     pub(super) async fn reached(&self, next: u64) {
+        if *self.next.borrow() >= next {
+            return;
+        }
         let mut applied = self.next.subscribe();
         // Ends only with the sender, which is in `self`.
         let _ = applied.wait_for(|applied| *applied >= next).await;

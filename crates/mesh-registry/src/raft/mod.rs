@@ -5,6 +5,7 @@
 
 mod autopilot;
 mod codec;
+mod confirm;
 mod core;
 mod duties;
 mod error;

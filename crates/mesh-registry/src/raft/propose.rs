@@ -1,12 +1,11 @@
 //! Commands on their way into the log: many that come at once become one entry.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use mesh_core::store::SessionId;
 use openraft::{errors::ClientWriteError, impls::ProgressResponder, raft::ClientWriteResult};
 use tokio::sync::{mpsc, oneshot};
@@ -23,8 +22,8 @@ const ENTRIES_MAX: usize = 4;
 const COMMANDS_MAX: usize = 256;
 /// Bytes of commands in one entry, about; a command that is larger has an entry to itself.
 const BYTES_MAX: usize = 512 << 10;
-/// Commands that wait for an entry. Callers have permits, so that there are never more.
-const QUEUE_MAX: usize = 1 << 20;
+/// Renewals that wait for their tick; more wait with their callers.
+const RENEWALS_MAX: usize = 4096;
 /// Renewals wait so long for others, so that all of them together cost one entry.
 const RENEWAL_TICK: Duration = Duration::from_millis(100);
 
@@ -65,32 +64,51 @@ struct Job {
     answer: oneshot::Sender<Answered>,
 }
 
-/// The way into one group's log. Clones share it.
-#[derive(Clone)]
+/// The way into one group's log.
 pub(super) struct Proposer {
-    jobs: mpsc::Sender<Job>,
+    queue: Mutex<Queue>,
     renewals: mpsc::Sender<(SessionId, oneshot::Sender<Answered>)>,
+}
+
+/// Commands that wait, since enough entries are under way.
+#[derive(Default)]
+struct Queue {
+    under_way: usize,
+    /// Callers have permits, so that there are never more than those.
+    waiting: VecDeque<Job>,
 }
 
 impl Proposer {
     /// One for `group`, which holds it. Its tasks end with the group.
     pub(super) fn new(group: Weak<Group>) -> Self {
-        let (jobs, queued) = mpsc::channel(QUEUE_MAX);
-        let (renewals, waiting) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(group, queued));
-        tokio::spawn(renew(jobs.clone(), waiting));
-        Self { jobs, renewals }
+        let (renewals, waiting) = mpsc::channel(RENEWALS_MAX);
+        tokio::spawn(renew(group, waiting));
+        Self { queue: Mutex::default(), renewals }
     }
 
-    /// Puts a command into the log; its reply once it is applied.
-    ///
-    /// Dropping the future leaves the command where it is.
-    pub(super) async fn propose(&self, command: Command) -> Answered {
-        let (answer, answered) = oneshot::channel();
-        if self.jobs.send(Job { command, answer }).await.is_err() {
-            return Err(Unanswered::NotLeader);
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Each change is one step.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes commands for the next entry. If there are none, one entry less is under way.
+    fn next(&self) -> Option<Vec<Job>> {
+        let mut queue = self.lock();
+        let mut batch: Vec<Job> = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < COMMANDS_MAX {
+            let Some(job) = queue.waiting.front() else { break };
+            bytes += weigh(&job.command);
+            if bytes > BYTES_MAX && !batch.is_empty() {
+                break;
+            }
+            batch.extend(queue.waiting.pop_front());
         }
-        answered.await.unwrap_or(Err(Unanswered::Unknown))
+        if batch.is_empty() {
+            queue.under_way -= 1;
+            return None;
+        }
+        Some(batch)
     }
 
     /// Renews a session together with all that are renewed about now.
@@ -103,45 +121,53 @@ impl Proposer {
     }
 }
 
-/// Makes entries of commands.
-async fn run(group: Weak<Group>, mut queued: mpsc::Receiver<Job>) {
-    let mut under_way = FuturesUnordered::new();
-    let mut next: Option<Job> = None;
-    loop {
-        if next.is_none() {
-            tokio::select! {
-                biased;
-                Some(()) = under_way.next(), if !under_way.is_empty() => continue,
-                job = queued.recv(), if under_way.len() < ENTRIES_MAX => match job {
-                    Some(job) => next = Some(job),
-                    None => break,
-                },
+/// An entry that its only caller sees through. When it is done, or the caller goes away, those who waited
+/// meanwhile have the next.
+struct UnderWay<'g>(&'g Arc<Group>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let Some(batch) = self.0.proposer.next() else { return };
+        let group = Arc::clone(self.0);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let mut next = Some(batch);
+            while let Some(batch) = next {
+                put(&group, batch).await;
+                next = group.proposer.next();
             }
+        });
+    }
+}
+
+/// Puts a command into the log; its reply once it is applied.
+///
+/// Dropping the future leaves the command where it is.
+pub(super) async fn propose(group: &Arc<Group>, command: Command) -> Answered {
+    let answered = {
+        let mut queue = group.proposer.lock();
+        if queue.under_way < ENTRIES_MAX && queue.waiting.is_empty() {
+            queue.under_way += 1;
+            None
+        } else {
+            let (answer, answered) = oneshot::channel();
+            queue.waiting.push_back(Job { command: command.clone(), answer });
+            Some(answered)
         }
-        let Some(first) = next.take() else { continue };
-        let mut bytes = weigh(&first.command);
-        let mut batch = vec![first];
-        while batch.len() < COMMANDS_MAX && bytes < BYTES_MAX {
-            let Ok(job) = queued.try_recv() else { break };
-            bytes += weigh(&job.command);
-            if bytes > BYTES_MAX {
-                next = Some(job);
-                break;
-            }
-            batch.push(job);
-        }
-        let Some(group) = group.upgrade() else { break };
-        under_way.push(put(group, batch));
-        // One that did not fit waits for room like the others.
-        while next.is_some() && under_way.len() >= ENTRIES_MAX {
-            under_way.next().await;
+    };
+    match answered {
+        Some(answered) => answered.await.unwrap_or(Err(Unanswered::Unknown)),
+        None => {
+            let under_way = UnderWay(group);
+            let answered = write(group, command).await;
+            drop(under_way);
+            answered
         }
     }
-    while under_way.next().await.is_some() {}
 }
 
 /// Puts one entry into the log and hands out the replies.
-async fn put(group: Arc<Group>, batch: Vec<Job>) {
+async fn put(group: &Arc<Group>, batch: Vec<Job>) {
     let (mut commands, mut answers) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     for job in batch {
         commands.push(job.command);
@@ -155,7 +181,7 @@ async fn put(group: Arc<Group>, batch: Vec<Job>) {
             Command::Batch(commands)
         }
     };
-    let reply = write(&group, command).await;
+    let reply = write(group, command).await;
     // Whoever asked may be gone.
     match reply {
         Ok(reply) if single => {
@@ -197,7 +223,7 @@ pub(super) async fn write(group: &Group, command: Command) -> Answered {
 }
 
 /// Renews sessions, those of one tick together. The first after a pause does not wait.
-async fn renew(jobs: mpsc::Sender<Job>, mut waiting: mpsc::Receiver<(SessionId, oneshot::Sender<Answered>)>) {
+async fn renew(group: Weak<Group>, mut waiting: mpsc::Receiver<(SessionId, oneshot::Sender<Answered>)>) {
     let mut tick = tokio::time::interval(RENEWAL_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while let Some((session, answer)) = waiting.recv().await {
@@ -207,13 +233,9 @@ async fn renew(jobs: mpsc::Sender<Job>, mut waiting: mpsc::Receiver<(SessionId, 
         while let Ok((session, answer)) = waiting.try_recv() {
             asked.entry(session).or_default().push(answer);
         }
-        let (answer, answered) = oneshot::channel();
-        let command = Command::Renew(asked.keys().copied().collect());
-        if jobs.send(Job { command, answer }).await.is_err() {
-            return;
-        }
+        let Some(group) = group.upgrade() else { return };
         tokio::spawn(async move {
-            let reply = answered.await.unwrap_or(Err(Unanswered::Unknown));
+            let reply = propose(&group, Command::Renew(asked.keys().copied().collect())).await;
             let replies: Vec<Answered> = match reply {
                 Ok(Reply::Renewed(sessions)) => {
                     sessions.into_iter().map(|session| Ok(Reply::Renewed(vec![session]))).collect()

@@ -12,7 +12,6 @@ use mesh_core::{
         WatchFrom, WatchOptions, WatchStream,
     },
 };
-use openraft::ReadPolicy;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::service::Routes;
 
@@ -21,7 +20,7 @@ use super::{
     core::{Core, rng},
     group::Group,
     log::chain,
-    propose::Unanswered,
+    propose::{Unanswered, propose},
     service::Service,
 };
 use crate::{
@@ -192,14 +191,7 @@ impl RaftStore {
         let work = async {
             loop {
                 let group = self.group_for(operation)?;
-                let next = match group.leadership() {
-                    Leadership::Here => {
-                        let index = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-                        index.ok().map(|index| index.read_log_id().index() + 1)
-                    }
-                    Leadership::There(_) => group.ask_read_index(&*self.core.options.peers).await,
-                    Leadership::Unknown => None,
-                };
+                let next = group.read_index().await;
                 if let Some(next) = next {
                     group.applied.reached(next).await;
                     return Ok(group);
@@ -251,7 +243,7 @@ impl RaftStore {
                         let before = applied;
                         applied = Applied::Unknown;
                         let answered = match &what {
-                            Proposed::Command(command) => group.proposer.propose(command.clone()).await,
+                            Proposed::Command(command) => propose(&group, command.clone()).await,
                             Proposed::Renewal(session) => group.proposer.renew(*session).await,
                         };
                         match answered {

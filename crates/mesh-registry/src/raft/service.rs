@@ -5,12 +5,9 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt};
 use mesh_core::{NodeId, Role};
 use mesh_transport::rpc::PeerInfo;
-use openraft::{
-    ReadPolicy,
-    raft::{
-        AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
-        TransferLeaderError, TransferLeaderRequest, VoteRequest,
-    },
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
+    TransferLeaderRequest, VoteRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -273,16 +270,25 @@ impl raft_server::Raft for Service {
         Ok(Response::new(wire::RaftTransferReply { result: Some(result) }))
     }
 
+    async fn confirm(
+        &self,
+        request: Request<wire::RaftConfirm>,
+    ) -> Result<Response<wire::RaftConfirmReply>, Status> {
+        let node = caller(&request)?;
+        let group = self.admit(&node, request.get_ref().head.as_ref())?;
+        let promised = group.log.promise().as_ref().map(codec::ballot_to);
+        Ok(Response::new(wire::RaftConfirmReply { promised }))
+    }
+
     async fn read_index(
         &self,
         request: Request<wire::RaftReadIndex>,
     ) -> Result<Response<wire::RaftReadIndexReply>, Status> {
         let node = caller(&request)?;
         let group = self.admit(&node, request.get_ref().head.as_ref())?;
-        let index = group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        let index = index.map_err(|error| Status::unavailable(chain(&error)))?;
-        let index = Some(codec::log_id_to(*index.read_log_id().log_id()));
-        Ok(Response::new(wire::RaftReadIndexReply { index }))
+        let next = group.own_read_index().await;
+        let next = next.ok_or_else(|| Status::unavailable("this node does not lead, or not yet"))?;
+        Ok(Response::new(wire::RaftReadIndexReply { next }))
     }
 
     async fn hello(

@@ -671,14 +671,26 @@ pub mod raft_transfer_reply {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftConfirm {
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<RaftHead>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftConfirmReply {
+    /// The newest ballot that it keeps to. Not set: none.
+    #[prost(message, optional, tag = "1")]
+    pub promised: ::core::option::Option<RaftBallot>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftReadIndex {
     #[prost(message, optional, tag = "1")]
     pub head: ::core::option::Option<RaftHead>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftReadIndexReply {
-    #[prost(message, optional, tag = "1")]
-    pub index: ::core::option::Option<RaftLogId>,
+    /// The index of the first entry that need not be applied.
+    #[prost(uint64, tag = "1")]
+    pub next: u64,
 }
 /// What the caller has in its data directory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -937,6 +949,31 @@ pub mod raft_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Transfer"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the voter has promised.
+        pub async fn confirm(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftConfirm>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftConfirmReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Raft/Confirm",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Raft", "Confirm"));
+            self.inner.unary(req, path, codec).await
+        }
         /// How far a copy must be to be read as if it were the leader's.
         pub async fn read_index(
             &mut self,
@@ -1057,6 +1094,14 @@ pub mod raft_server {
             request: tonic::Request<super::RaftTransfer>,
         ) -> std::result::Result<
             tonic::Response<super::RaftTransferReply>,
+            tonic::Status,
+        >;
+        /// What the voter has promised.
+        async fn confirm(
+            &self,
+            request: tonic::Request<super::RaftConfirm>,
+        ) -> std::result::Result<
+            tonic::Response<super::RaftConfirmReply>,
             tonic::Status,
         >;
         /// How far a copy must be to be read as if it were the leader's.
@@ -1358,6 +1403,49 @@ pub mod raft_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TransferSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Raft/Confirm" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::UnaryService<super::RaftConfirm>
+                    for ConfirmSvc<T> {
+                        type Response = super::RaftConfirmReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftConfirm>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::confirm(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2993,7 +3081,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     (\x04R\x08sessions\x12\x12\n\x04xxh3\x18\x03\x20\x01(\x04R\x04xxh3*\x9f\x01\n\x0bDeleteCause\x12\x18\
     \n\x14DELETE_CAUSE_UNKNOWN\x10\x00\x12\x18\n\x14DELETE_CAUSE_WRITTEN\x10\x01\x12\x1f\n\x1bDELETE_CAU\
     SE_SESSION_CLOSED\x10\x02\x12\x20\n\x1cDELETE_CAUSE_SESSION_EXPIRED\x10\x03\x12\x19\n\x15DELETE_CAUS\
-    E_RESTORED\x10\x04b\x06proto3\n\x90\x1e\n\nraft.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"\
+    E_RESTORED\x10\x04b\x06proto3\n\xcc\x1f\n\nraft.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"\
     D\n\x08RaftHead\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x12\n\x04from\x18\x02\x20\x01(\
     \x04R\x04from\x12\x0e\n\x02to\x18\x03\x20\x01(\x04R\x02to\"T\n\nRaftBallot\x12\x12\n\x04term\x18\x01\
     \x20\x01(\x04R\x04term\x12\x14\n\x05voter\x18\x02\x20\x01(\x04R\x05voter\x12\x1c\n\tcommitted\x18\x03\
@@ -3037,82 +3125,85 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     (\x0b2\x1b.mesh.registry.v1.RaftLogIdR\x04last\"\xbb\x01\n\x11RaftTransferReply\x12-\n\x04done\x18\x01\
     \x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\x04done\x124\n\x05other\x18\x02\x20\x01(\x0b2\x1c.me\
     sh.registry.v1.RaftBallotH\x00R\x05other\x127\n\x06behind\x18\x03\x20\x01(\x0b2\x1d.mesh.registry.v1\
-    .RaftPartialH\x00R\x06behindB\x08\n\x06result\"?\n\rRaftReadIndex\x12.\n\x04head\x18\x01\x20\x01(\x0b\
-    2\x1a.mesh.registry.v1.RaftHeadR\x04head\"G\n\x12RaftReadIndexReply\x121\n\x05index\x18\x01\x20\x01(\
-    \x0b2\x1b.mesh.registry.v1.RaftLogIdR\x05index\"O\n\tRaftHello\x12\x14\n\x05group\x18\x01\x20\x01(\x0c\
-    R\x05group\x12\x0e\n\x02id\x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\td\
-    irectory\"l\n\x0eRaftHelloReply\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x16\n\x06leade\
-    r\x18\x02\x20\x01(\tR\x06leader\x12\x14\n\x05leads\x18\x03\x20\x01(\x08R\x05leads\x12\x16\n\x06membe\
-    r\x18\x04\x20\x01(\x08R\x06member\"O\n\tRaftAdopt\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\
-    \x0e\n\x02id\x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"\x10\
-    \n\x0eRaftAdoptReply\"f\n\x0cRaftIdentity\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x1c\n\td\
-    irectory\x18\x02\x20\x01(\x04R\tdirectory\x12\x14\n\x05group\x18\x03\x20\x01(\x0cR\x05group\x12\x0e\n\
-    \x02id\x18\x04\x20\x01(\x04R\x02id2\xfb\x04\n\x04Raft\x12I\n\x06Append\x12\x1c.mesh.registry.v1.Raft\
-    Append\x1a!.mesh.registry.v1.RaftAppendReply\x12Q\n\nAppendMany\x12\x1c.mesh.registry.v1.RaftAppend\x1a\
-    !.mesh.registry.v1.RaftAppendReply(\x010\x01\x12J\n\x04Vote\x12!.mesh.registry.v1.RaftVoteRequest\x1a\
-    \x1f.mesh.registry.v1.RaftVoteReply\x12T\n\x08Snapshot\x12#.mesh.registry.v1.RaftSnapshotPiece\x1a#.\
-    mesh.registry.v1.RaftSnapshotReply\x12O\n\x08Transfer\x12\x1e.mesh.registry.v1.RaftTransfer\x1a#.mes\
-    h.registry.v1.RaftTransferReply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.r\
-    egistry.v1.RaftReadIndexReply\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.regist\
-    ry.v1.RaftHelloReply\x12F\n\x05Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.Raf\
-    tAdoptReplyb\x06proto3\n\x85\x1d\n\x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\
-    \nGetRequest\x12\x10\n\x03key\x18\x01\x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05\
-    stale\"X\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\
-    \x12\x1a\n\x08revision\x18\x02\x20\x01(\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\
-    \x01\x20\x01(\tR\x06prefix\x12\x14\n\x05after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\
-    \x20\x01(\rR\x05limit\x12\x14\n\x05stale\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07re\
-    cords\x18\x01\x20\x03(\x0b2\x18.mesh.registry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01\
-    (\x08R\x04more\x12\x1a\n\x08revision\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\
-    \n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07\
-    applied\x18\x01\x20\x01(\x0b2\x1c.mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\
-    \x02\x20\x01(\x0b2\x19.mesh.registry.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatc\
-    hRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00\
-    R\x05after\x88\x01\x01\x12,\n\x12buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\
-    \x06latest\x18\x04\x20\x01(\x08R\x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07change\
-    s\x18\x01\x20\x01(\x0b2\x1e.mesh.registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\
-    \x02\x20\x01(\x04H\x00R\x08bookmark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGa\
-    pH\x00R\x03gap\x127\n\theartbeat\x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\
-    \n\x05event\"r\n\x0cWatchChanges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07c\
-    hanges\x18\x02\x20\x03(\x0b2\x18.mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01\
-    (\x08R\x04more\".\n\x08WatchGap\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\
-    \x20\x01(\x04R\x02to\"$\n\x0bOpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0e\
-    SessionRequest\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07\
-    session\x18\x01\x20\x01(\x0b2\x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08\
-    revision\x18\x01\x20\x01(\x04R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01\
-    (\x04R\x07through\"\x0e\n\x0cCompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04\
-    data\x18\x01\x20\x01(\x0cH\x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04\
-    part\"J\n\x0cRestoreReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngenerat\
-    ion\x18\x02\x20\x01(\x04R\ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08\
-    revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\
-    \x1e\n\ngeneration\x18\x03\x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06lead\
-    er\x12\x1b\n\tread_only\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07\
-    records\x12\x1a\n\x08sessions\x18\x07\x20\x01(\x04R\x08sessions\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\
-    \x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.re\
-    gistry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mes\
-    h.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04\
-    busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\t\
-    H\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\
-    \x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\
-    \t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.St\
-    oreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\t\
-    R\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\
-    \x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\
-    \'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\
-    \x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\
-    \n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\
-    \x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04cod\
-    e\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07detail\
-    s\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\
-    \x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\
-    \n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\
-    \n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transac\
-    t\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e\
-    .mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.\
-    registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registr\
-    y.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.S\
-    essionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.Session\
-    Request\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequ\
-    est\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\
-    \x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e\
-    .mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.\
-    mesh.registry.v1.StatusReplyb\x06proto3";
+    .RaftPartialH\x00R\x06behindB\x08\n\x06result\"=\n\x0bRaftConfirm\x12.\n\x04head\x18\x01\x20\x01(\x0b\
+    2\x1a.mesh.registry.v1.RaftHeadR\x04head\"L\n\x10RaftConfirmReply\x128\n\x08promised\x18\x01\x20\x01\
+    (\x0b2\x1c.mesh.registry.v1.RaftBallotR\x08promised\"?\n\rRaftReadIndex\x12.\n\x04head\x18\x01\x20\x01\
+    (\x0b2\x1a.mesh.registry.v1.RaftHeadR\x04head\"(\n\x12RaftReadIndexReply\x12\x12\n\x04next\x18\x01\x20\
+    \x01(\x04R\x04next\"O\n\tRaftHello\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\
+    \x18\x02\x20\x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"l\n\x0eRaftHello\
+    Reply\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x16\n\x06leader\x18\x02\x20\x01(\tR\x06l\
+    eader\x12\x14\n\x05leads\x18\x03\x20\x01(\x08R\x05leads\x12\x16\n\x06member\x18\x04\x20\x01(\x08R\x06\
+    member\"O\n\tRaftAdopt\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\x02\x20\
+    \x01(\x04R\x02id\x12\x1c\n\tdirectory\x18\x03\x20\x01(\x04R\tdirectory\"\x10\n\x0eRaftAdoptReply\"f\n\
+    \x0cRaftIdentity\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x1c\n\tdirectory\x18\x02\x20\x01(\
+    \x04R\tdirectory\x12\x14\n\x05group\x18\x03\x20\x01(\x0cR\x05group\x12\x0e\n\x02id\x18\x04\x20\x01(\x04\
+    R\x02id2\xc9\x05\n\x04Raft\x12I\n\x06Append\x12\x1c.mesh.registry.v1.RaftAppend\x1a!.mesh.registry.v\
+    1.RaftAppendReply\x12Q\n\nAppendMany\x12\x1c.mesh.registry.v1.RaftAppend\x1a!.mesh.registry.v1.RaftA\
+    ppendReply(\x010\x01\x12J\n\x04Vote\x12!.mesh.registry.v1.RaftVoteRequest\x1a\x1f.mesh.registry.v1.R\
+    aftVoteReply\x12T\n\x08Snapshot\x12#.mesh.registry.v1.RaftSnapshotPiece\x1a#.mesh.registry.v1.RaftSn\
+    apshotReply\x12O\n\x08Transfer\x12\x1e.mesh.registry.v1.RaftTransfer\x1a#.mesh.registry.v1.RaftTrans\
+    ferReply\x12L\n\x07Confirm\x12\x1d.mesh.registry.v1.RaftConfirm\x1a\".mesh.registry.v1.RaftConfirmRe\
+    ply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexRepl\
+    y\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05\
+    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\x85\x1d\
+    \n\x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\
+    \x01\x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06\
+    record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\
+    \x01(\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\
+    \n\x05after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05\
+    stale\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mes\
+    h.registry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revisi\
+    on\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15\
+    .mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c\
+    .mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.regis\
+    try.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\
+    \x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12\
+    buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\
+    \x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh\
+    .registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookm\
+    ark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\
+    \x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChan\
+    ges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18\
+    .mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGa\
+    p\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0b\
+    OpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07s\
+    ession\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\
+    \x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04\
+    R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0c\
+    CompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\
+    \x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\
+    \x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\
+    \ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
+    (\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\
+    \x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\
+    \x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sess\
+    ions\x18\x07\x20\x01(\x04R\x08sessions\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01\
+    (\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.Unav\
+    ailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.\
+    TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\
+    \x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0b\
+    unsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.re\
+    gistry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bs\
+    essionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00\
+    R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapp\
+    lied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06lead\
+    er\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unkno\
+    wn\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04\
+    what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\
+    \x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\
+    \x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01\
+    (\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03\
+    (\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\
+    \x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\n\x05Store\x12?\n\
+    \x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d\
+    .mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.regist\
+    ry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v\
+    1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.Open\
+    Request\x1a\x1e.mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequ\
+    est\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\
+    \x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.m\
+    esh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.\
+    registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.regis\
+    try.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.regist\
+    ry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registr\
+    y.v1.StatusReplyb\x06proto3";

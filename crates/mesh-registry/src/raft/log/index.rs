@@ -48,6 +48,8 @@ pub(super) enum Found {
 pub(super) struct Index {
     pub(super) purged: Option<LogId>,
     pub(super) vote: Option<Vote>,
+    /// The newest vote that was to be saved, whether or not it is on disk yet.
+    pub(super) promised: Option<Vote>,
     pub(super) committed: Option<LogId>,
     /// Without gaps.
     slots: VecDeque<Slot>,
@@ -80,7 +82,6 @@ impl Index {
     }
 
     /// Bytes of all entries.
-    #[allow(dead_code, reason = "figures of the log, for metrics")]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

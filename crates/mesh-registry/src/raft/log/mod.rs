@@ -260,13 +260,16 @@ impl Log {
         Arc::clone(&self.stamps)
     }
 
+    /// The newest ballot that this voter keeps to.
+    pub(super) fn promise(&self) -> Option<Vote> {
+        self.shared.index().promised
+    }
+
     /// Bytes of all entries that are not in a snapshot, or kept beside it.
-    #[allow(dead_code, reason = "figures of the log, for metrics")]
     pub(super) fn bytes(&self) -> u64 {
         self.shared.index().bytes()
     }
 
-    #[allow(dead_code, reason = "figures of the log, for metrics")]
     pub(super) fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -380,6 +383,8 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        // Before anything else: whoever asks from now on is told.
+        self.shared.index().promised = Some(*vote);
         let (done, saved) = oneshot::channel();
         let record = Record::Vote(codec::ballot_to(vote));
         self.shared.queue.push(Command::Vote { record, done }).await;

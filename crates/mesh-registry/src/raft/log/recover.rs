@@ -156,7 +156,10 @@ impl Reader {
                 self.index.recover(entry, place).map_err(|problem| segment.damaged(span.offset, problem))?;
                 return Ok(Some(index));
             }
-            Record::Vote(ballot) => self.index.vote = Some(codec::ballot_from(ballot)),
+            Record::Vote(ballot) => {
+                self.index.vote = Some(codec::ballot_from(ballot));
+                self.index.promised = self.index.vote;
+            }
             Record::Committed(id) => self.index.committed = Some(codec::log_id_from(id)),
             Record::Truncated(through) => self.index.truncate(through.map(codec::log_id_from)),
             Record::Purged(id) => self.index.purge(codec::log_id_from(id)),
