@@ -35,6 +35,7 @@ pub use gossip::Gossips;
 pub use heal::{Healing, heal};
 pub use host_clock::HostClock;
 use mesh_core::Instant;
+pub use mesh_registry::testing::history;
 pub use network::{HostId, Line, Network, Weather};
 pub use options::Options;
 pub use program::{Action, Counts, InputOf, Launch, Outside, Program, Step, Unwatched, Watch};

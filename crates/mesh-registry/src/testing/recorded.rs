@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use futures_core::Stream;
 use mesh_core::{
-    Revision,
+    Revision, WallTime,
     store::{
         ByteStream, Fresh, Key, OpenSession, Page, Prefix, Record, Restored, Scan, Session, SessionError,
         SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore, WatchEvent,
@@ -123,6 +123,10 @@ impl VersionedStore for RecordedStore {
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
         self.store.compact(through).await
+    }
+
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        self.store.trim_audit(before).await
     }
 
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {

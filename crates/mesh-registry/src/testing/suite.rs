@@ -8,7 +8,7 @@ use super::{
     cases::{Case, cases},
     provider::ProviderFactory,
     report::{Failover, Line, Outcome, Report},
-    trial::Trial,
+    trial::{Failure, Trial},
 };
 
 /// A case that takes so many times the provider's patience hangs.
@@ -78,6 +78,7 @@ pub(super) async fn examine(case: &Case, factory: &dyn ProviderFactory) -> (Outc
     let run = AssertUnwindSafe((case.run)(&trial)).catch_unwind();
     let outcome = match tokio::time::timeout(longest, run).await {
         Ok(Ok(Ok(()))) => Outcome::Kept,
+        Ok(Ok(Err(Failure::CannotPromise(why)))) => Outcome::CannotPromise(why),
         Ok(Ok(Err(failure))) => Outcome::Broken(failure.to_string()),
         Ok(Err(panic)) => Outcome::Broken(format!("the case panicked: {}", message(&*panic))),
         Err(_) => Outcome::Broken(format!("the case did not end within {longest:?}")),

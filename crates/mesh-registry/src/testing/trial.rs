@@ -19,19 +19,25 @@ use mesh_core::{
 
 use super::provider::{Limits, Provider};
 
-/// How a promise was broken.
+/// Why a case did not pass.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(super) enum Failure {
+    /// The promise is broken, and how.
+    Broken(String),
+    /// The provider does not make it, as its answer says.
+    CannotPromise(String),
+}
 
 impl Failure {
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self(what.into())
+        Self::Broken(what.into())
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let (Self::Broken(text) | Self::CannotPromise(text)) = self;
+        f.write_str(text)
     }
 }
 
@@ -39,7 +45,7 @@ macro_rules! failure_from {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                Self(format!("the store answered: {error}"))
+                Self::Broken(format!("the store answered: {error}"))
             }
         })*
     };

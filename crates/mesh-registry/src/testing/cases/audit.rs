@@ -1,13 +1,17 @@
 //! The record of who changed what and why.
 
+use std::time::Duration;
+
 use mesh_core::{
-    Revision,
-    store::{AuditNote, Change, IdempotencyKey, Key, Prefix, Record, TxnError, WatchFrom, WatchOptions},
+    Revision, WallTime,
+    store::{
+        AuditNote, Change, IdempotencyKey, Key, Prefix, Record, StoreError, TxnError, WatchFrom, WatchOptions,
+    },
 };
 
 use crate::{
     AUDIT_PREFIX,
-    testing::trial::{Trial, Verdict, Watching, ensure, must_be},
+    testing::trial::{Failure, Trial, Verdict, Watching, ensure, must_be},
 };
 
 pub(super) fn note(action: &str, correlation_id: u64) -> AuditNote {
@@ -82,6 +86,54 @@ pub(super) async fn a_refused_transaction_leaves_no_audit_record(t: &Trial) -> V
     let outcome = t.transact(applied).await?;
     let (revision, record) = next(&mut watch).await?;
     ensure!(revision == outcome.revision, "audited first is {record:?}, of what was refused");
+    Ok(())
+}
+
+pub(super) async fn audit_records_are_trimmed_by_age_and_watchers_see_them_go(t: &Trial) -> Verdict {
+    let mut watch = watch(t).await?;
+    t.transact(t.txn().then(t.put_of("a", "1")).audited(note("test.old", 1))).await?;
+    let old = next(&mut watch).await?.1.key;
+    let millis = |key: &Key| {
+        let name = key.as_str().strip_prefix(AUDIT_PREFIX)?;
+        name.split_once('-')?.0.parse::<u64>().ok()
+    };
+    let at =
+        must_be!(millis(&old), Some(at) => at, "the key of an audit record has its time, {old:?} has not");
+    match t.store().trim_audit(WallTime(at)).await {
+        Err(error @ StoreError::Unsupported { .. }) => return Err(Failure::CannotPromise(error.to_string())),
+        trimmed => drop(trimmed?),
+    }
+    ensure!(t.store().get(&old).await?.value.is_some(), "{old:?} was trimmed as one from before {at}");
+    // Until the wall clock has moved on, so that the next record is a later one.
+    let later = WallTime(at + 1);
+    t.until("the next audit record is a later one", || async {
+        t.provider.pass(Duration::from_millis(1)).await;
+        let txn = t.txn().then(t.put_of("a", "2")).audited(note("test.new", 2));
+        Ok(t.transact(txn).await.is_ok() && t.provider.clock().wall() > later)
+    })
+    .await?;
+    let mut kept = Vec::new();
+    let end = t.transact(t.txn().then(t.put_of("a", "3")).audited(note("test.end", 3))).await?.revision;
+    loop {
+        let (revision, record) = next(&mut watch).await?;
+        if millis(&record.key).is_some_and(|millis| millis >= later.0) {
+            kept.push(record.key);
+        }
+        if revision >= end {
+            break;
+        }
+    }
+    let trimmed = t.store().trim_audit(later).await?;
+    ensure!(trimmed >= 1, "one audit record is from before {later:?}, {trimmed} were trimmed");
+    ensure!(t.store().get(&old).await?.value.is_none(), "{old:?} is from before {later:?} and still there");
+    for key in kept {
+        ensure!(t.store().get(&key).await?.value.is_some(), "{key:?} is not from before {later:?} and gone");
+    }
+    let (_, changes) = watch.changes().await?;
+    let gone = changes.iter().any(|change| matches!(change, Change::Deleted { key, .. } if *key == old));
+    ensure!(gone, "a watch should have shown that {old:?} went, and shows {changes:?}");
+    let again = t.store().trim_audit(later).await?;
+    ensure!(again == 0, "everything from before {later:?} was trimmed, and then {again} more");
     Ok(())
 }
 

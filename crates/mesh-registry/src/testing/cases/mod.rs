@@ -223,6 +223,8 @@ macro_rules! __conformance {
                 "the audit record is written by the transaction it is about, with who, what and why";
             audit::a_refused_transaction_leaves_no_audit_record []
                 "nothing is audited that did not happen";
+            audit::audit_records_are_trimmed_by_age_and_watchers_see_them_go []
+                "audit records from before a moment can be deleted, later ones stay, and watches show it";
             audit::a_retry_is_audited_once []
                 "a transaction that is applied once is audited once";
             maintenance::compacting_forgets_history_and_keeps_records [Compaction]

@@ -113,6 +113,7 @@ const BENDS: &[(Bend, &[&str])] = &[
     (Bend::DropDisturbs, &["a_dropped_watch_does_not_disturb_others"]),
     (Bend::AuditMissing, &["an_audit_record_has_the_revision_of_what_it_is_about"]),
     (Bend::AuditOfRefused, &["a_refused_transaction_leaves_no_audit_record", "a_retry_is_audited_once"]),
+    (Bend::TrimAll, &["audit_records_are_trimmed_by_age_and_watchers_see_them_go"]),
     (Bend::CompactNothing, &["compacting_forgets_history_and_keeps_records"]),
     (Bend::CompactTheFuture, &["compacting_past_the_present_does_no_harm"]),
     (Bend::StatusWrong, &["the_status_tells_provider_revision_and_counts"]),

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use mesh_core::{
-    BoxError, Clock, ManualClock, Revision,
+    BoxError, Clock, ManualClock, Revision, WallTime,
     store::{
         Applied, ByteStream, Change, Compare, DeleteCause, Fresh, Key, OpenSession, Operation, Page, Prefix,
         Record, Restored, Scan, Session, SessionError, SessionId, Stale, StoreError, StoreStatus, Txn,
@@ -77,6 +77,7 @@ pub(super) enum Bend {
     StaleReads,
     StatusWrong,
     TokenHidden,
+    TrimAll,
     TtlClamped,
     ValueCompareIgnored,
     ValueLow,
@@ -537,6 +538,13 @@ impl VersionedStore for BentStore {
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
         if self.bent(Bend::CompactNothing) { Ok(()) } else { self.inner().compact(through).await }
+    }
+
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        if self.bent(Bend::TrimAll) {
+            return self.inner().trim_audit(WallTime(before.0 + 1)).await;
+        }
+        self.inner().trim_audit(before).await
     }
 
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {
