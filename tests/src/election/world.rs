@@ -35,6 +35,8 @@ const NOTICED: Duration = Duration::from_secs(1);
 const DECLARED: Duration = Duration::from_millis(900);
 /// Every scope has a leader, whom all know, so long after the last fault; on top of two times to live.
 const HEAL: Duration = Duration::from_secs(20);
+/// Longer than any message is late.
+const SETTLE: Duration = Duration::from_secs(12);
 /// Effects of one step.
 const EFFECTS_MAX: usize = 10_000;
 /// What leaders watch.
@@ -845,8 +847,8 @@ impl<'o> World<'o> {
 
     /// Nothing changes while nothing is wrong, not even if each node loses one renewal.
     fn calm(&mut self) -> Result<(), Violation> {
-        self.run_to(self.now + self.config.ttl)?;
-        // Handovers that faults had put off are over by now.
+        // Messages that faults had delayed have arrived by then, and what they asked for is over.
+        self.run_to(self.now + self.config.ttl + SETTLE)?;
         let before = self.agreed().map_err(|detail| self.violation("leaders stay in calm", detail))?;
         self.lose_renewal_of = (0..self.nodes.len()).collect();
         let writes = self.rules.writes;
