@@ -82,6 +82,7 @@ impl Index {
     }
 
     /// Bytes of all entries.
+    #[allow(dead_code, reason = "figures of the log, for metrics")]
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -266,10 +266,12 @@ impl Log {
     }
 
     /// Bytes of all entries that are not in a snapshot, or kept beside it.
+    #[allow(dead_code, reason = "figures of the log, for metrics")]
     pub(super) fn bytes(&self) -> u64 {
         self.shared.index().bytes()
     }
 
+    #[allow(dead_code, reason = "figures of the log, for metrics")]
     pub(super) fn counters(&self) -> &Counters {
         &self.shared.counters
     }
