@@ -139,6 +139,12 @@ impl Gossip {
         let same_run = word.instance == held.instance;
         if (word.incarnation < held.incarnation && !backwards) || (!newer && !same_run) {
             self.counters.duplicates += 1;
+            let tie = word.incarnation == held.incarnation && !same_run;
+            if tie && held.state.is_live() && !word.state.is_live() {
+                // An earlier run ended at the incarnation that the present one has: who knows of that end
+                // believes in the present run only once it has gone further.
+                self.challenge(now, &Word { instance: held.instance, ..word }, Some(from));
+            }
             self.correct(from, source);
             return;
         }

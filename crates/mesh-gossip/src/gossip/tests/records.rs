@@ -115,14 +115,15 @@ fn busy(cpu: u16) -> Load {
 }
 
 #[test]
-fn loads_reach_neighbours_within_a_probe_interval_and_everybody_soon() {
+fn loads_reach_neighbours_in_turn_and_everybody_soon() {
     let mut net = Net::cluster(12);
     net.run(MS(5000));
     for i in 0..12 {
         net.command(i, Command::SetLoad(busy(i as u16))).expect("valid");
     }
     let said = net.now;
-    net.run(MS(2500));
+    // Four rings: each neighbour has its turn.
+    net.run(MS(4500));
     for observer in 0..12 {
         let core = &net.nodes[&name(observer)].core;
         let missing: Vec<&NodeId> =
