@@ -21,6 +21,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(250);
 const REFRESH: Duration = Duration::from_millis(500);
 /// Words of a watch that wait for the loop; the store keeps what is beyond.
 const WATCHED_MAX: usize = 256;
+/// Shortest wait for the beginning of a watch.
+const PATIENCE_MIN: Duration = Duration::from_millis(500);
 /// Longest time that the end of the last handle waits for the session to be closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,8 @@ pub(super) struct Loop {
     owners: BTreeMap<Scope, u64>,
     confirmer: Confirmer,
     confirm: Arc<Notify>,
+    /// Longest time until a watch begins: whoever waits for a vacancy must not wait for a dead server.
+    patience: Duration,
     refreshed: Option<Instant>,
     trouble: Option<String>,
 }
@@ -61,6 +65,7 @@ impl Loop {
             // A hint is never refused.
             let _ = core.handle(now, Input::Member(hint));
         }
+        let patience = core.quiet_max().max(PATIENCE_MIN);
         let (heard, words) = mpsc::channel(WATCHED_MAX);
         let confirm = Arc::new(Notify::new());
         let confirmer = Confirmer { wanted: Arc::clone(&confirm), ended: shared.stop.subscribe() };
@@ -80,6 +85,7 @@ impl Loop {
             owners: BTreeMap::new(),
             confirmer,
             confirm,
+            patience,
             refreshed: None,
             trouble: None,
         }
@@ -189,7 +195,7 @@ impl Loop {
                 Effect::Watch { id, after } => {
                     self.watch.abort_all();
                     let (store, heard) = (Arc::clone(&self.store), self.heard.clone());
-                    self.watch.spawn(store::watch(store, id, after, heard));
+                    self.watch.spawn(store::watch(store, id, after, self.patience, heard));
                 }
                 Effect::Validity { session, valid_until } => self.shared.validity(session, valid_until),
                 Effect::Lease(signal) => {

@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use mesh_core::store::{
-    Applied, Key, Overflow, SessionError, StoreError, TxnError, VersionedStore, WatchEvent, WatchFrom,
-    WatchOptions,
+use mesh_core::{
+    Revision,
+    store::{
+        Applied, Key, Overflow, SessionError, StoreError, TxnError, VersionedStore, WatchEvent, WatchFrom,
+        WatchOptions,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -13,8 +16,6 @@ use crate::{Answer, Request, WatchId, records};
 
 /// Changes that the store keeps for our watch before it says that some are missing.
 const BUFFER_CHANGES: usize = 16 * 1024;
-/// Longest time until a watch begins.
-const BEGIN: Duration = Duration::from_secs(10);
 /// Read to learn how long a read takes.
 const PROBE: &str = "leader/probe";
 
@@ -54,16 +55,18 @@ pub(super) async fn ask(store: &dyn VersionedStore, request: Request, timeout: D
 /// What a watch says; `None`: it ended.
 pub(super) type Watched = (WatchId, Option<WatchEvent>);
 
-/// Follows all records of leadership, until the watch ends or nobody listens.
+/// Follows all records of leadership, until the watch ends or nobody listens. It must begin within
+/// `patience`.
 pub(super) async fn watch(
     store: Arc<dyn VersionedStore>,
     id: WatchId,
-    after: mesh_core::Revision,
+    after: Revision,
+    patience: Duration,
     heard: mpsc::Sender<Watched>,
 ) {
     let options = WatchOptions { buffer_changes_max: BUFFER_CHANGES, overflow: Overflow::Gap };
     let prefix = records::prefix();
-    let begun = tokio::time::timeout(BEGIN, store.watch(&prefix, WatchFrom::After(after), options)).await;
+    let begun = tokio::time::timeout(patience, store.watch(&prefix, WatchFrom::After(after), options)).await;
     match begun {
         Ok(Ok(mut events)) => {
             while let Some(event) = events.next().await {

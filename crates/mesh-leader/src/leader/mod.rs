@@ -527,7 +527,7 @@ impl Machine for LeaderCore {
         [
             self.keeper.poll_timeout(),
             self.out.poll_timeout(),
-            self.sync.poll_timeout(),
+            self.sync.poll_timeout(self.silence_max()),
             self.measure.poll_timeout(),
             self.registrar_timeout(),
             self.next_ask_deadline(),

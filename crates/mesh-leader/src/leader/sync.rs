@@ -1,6 +1,6 @@
 //! Reading all records of leadership once, and following their changes from there.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_core::{
     Instant, Revision,
@@ -15,6 +15,8 @@ use crate::{
 
 /// Records of one page.
 const PAGE: usize = 5000;
+/// A watch that says nothing for less is not begun anew.
+const SILENCE_MIN: Duration = Duration::from_secs(2);
 /// Watches that end without a word before everything is read again.
 const WATCHES_IN_VAIN_MAX: u32 = 3;
 
@@ -24,6 +26,8 @@ pub(super) struct Sync {
     /// What the watch delivered.
     revision: Revision,
     watch: WatchId,
+    /// When the watch last said anything, or began.
+    heard_at: Instant,
     failures: u32,
     /// All records were read at least once.
     pub(super) synced: bool,
@@ -60,10 +64,11 @@ impl Sync {
         self.wanted = true;
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self, silence_max: Duration) -> Option<Instant> {
         match self.state {
             State::Begin(at) | State::WatchAgain(at) => Some(at),
-            State::Off | State::Scanning { .. } | State::Watching => None,
+            State::Watching => Some(self.heard_at + silence_max),
+            State::Off | State::Scanning { .. } => None,
         }
     }
 }
@@ -81,7 +86,9 @@ impl LeaderCore {
                 self.sync.state = State::Scanning { from: None, records: Vec::new() };
                 self.ask_page(now, None);
             }
-            State::WatchAgain(at) if at <= now => self.begin_watch(),
+            State::WatchAgain(at) if at <= now => self.begin_watch(now),
+            // It may be dead at the other end. Resuming costs little and misses nothing.
+            State::Watching if self.sync.heard_at + self.silence_max() <= now => self.begin_watch(now),
             _ => {}
         }
     }
@@ -92,7 +99,13 @@ impl LeaderCore {
         self.out.ask(now, Asker::Sync, None, Request::Scan(scan), timeout);
     }
 
-    fn begin_watch(&mut self) {
+    /// Longest silence of a watch before it is begun anew.
+    pub(super) fn silence_max(&self) -> Duration {
+        (self.config.ttl * 2).max(SILENCE_MIN)
+    }
+
+    fn begin_watch(&mut self, now: Instant) {
+        self.sync.heard_at = now;
         self.sync.watch = WatchId(self.sync.watch.0 + 1);
         self.sync.state = State::Watching;
         self.out.push(Effect::Watch { id: self.sync.watch, after: self.sync.revision });
@@ -129,7 +142,7 @@ impl LeaderCore {
         self.sync.revision = from;
         self.enter_all(now, records, from);
         self.sync.synced = true;
-        self.begin_watch();
+        self.begin_watch(now);
         // Whoever waited for the records may act now.
         self.dirty.extend(self.seats.keys().cloned());
     }
@@ -172,6 +185,7 @@ impl LeaderCore {
             return;
         }
         self.sync.failures = 0;
+        self.sync.heard_at = now;
         match event {
             WatchEvent::Changes { revision, changes } => {
                 self.sync.revision = self.sync.revision.max(revision);
@@ -194,7 +208,7 @@ impl LeaderCore {
             if self.sync.failures > WATCHES_IN_VAIN_MAX { State::Begin(at) } else { State::WatchAgain(at) };
     }
 
-    fn sync_backoff(&mut self) -> std::time::Duration {
+    fn sync_backoff(&mut self) -> Duration {
         // Whoever does not see that a lease is gone does not try for it: be quick.
         let max = self.config.backoff_max.min(self.config.ttl / 4).max(self.config.backoff_min);
         backoff(self.sync.failures, self.config.backoff_min, max, &mut self.rng)

@@ -599,3 +599,18 @@ fn what_the_store_has_against_a_node_is_in_its_status() {
     let now = world.now;
     assert_eq!(world.node("a").core.status(now).trouble, None);
 }
+
+#[test]
+fn a_watch_that_fell_silent_is_begun_anew() {
+    let mut world = three();
+    let leader = world.leader(S);
+    let other = others(&world, &leader).remove(0);
+    // Its watch died without a word, as behind a dead link.
+    world.break_watch(&other);
+    world.hand_over(&leader, S, None);
+    world.advance(MS(4500));
+    let seen = world.node(&other).core.leader(&scope(S)).expect("known").leader;
+    assert_eq!(seen.map(|id| id.to_string()), Some(world.leader(S)));
+    let now = world.now;
+    assert_eq!(world.node(&other).core.counters(now).scans, 1, "resumed, not read again");
+}

@@ -533,6 +533,11 @@ impl World {
 }
 
 impl World {
+    /// A node's watch says nothing more, not even that it ended.
+    pub(super) fn break_watch(&mut self, name: &str) {
+        self.node(name).watch = None;
+    }
+
     /// The store is replaced by an empty one of a later generation; watches end.
     pub(super) fn restore_to_nothing(&mut self) {
         self.store = Store { generation: self.store.generation + 1, ..Store::default() };
