@@ -40,9 +40,6 @@ pub struct EtcdConfig {
     /// How long a watch tries to go on after it lost etcd, before it ends with an error. Default: 30s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub watch_resume_for: Duration,
-    /// How long audit records are kept; older ones go when the next one is written. Default: 30d.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
-    pub audit_retention: Duration,
 }
 
 /// Files for TLS to etcd.
@@ -74,7 +71,6 @@ impl Default for EtcdConfig {
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
             watch_resume_for: Duration::from_secs(30),
-            audit_retention: Duration::from_secs(30 * 86_400),
         }
     }
 }
@@ -128,12 +124,10 @@ impl Settings for EtcdConfig {
             let shown = self.tls.certificate.as_deref().map_or("none".into(), |path| path.to_string_lossy());
             problem("tls.certificate", &shown, "must be set together with registry.etcd.tls.key");
         }
-        const DAY: u128 = 86_400_000;
         for (name, value, least, most) in [
             ("connect_timeout", self.connect_timeout, 10, 60_000),
             ("request_timeout", self.request_timeout, 100, 300_000),
-            ("watch_resume_for", self.watch_resume_for, 0, DAY),
-            ("audit_retention", self.audit_retention, 1000, 3650 * DAY),
+            ("watch_resume_for", self.watch_resume_for, 0, 86_400_000),
         ] {
             if !(least..=most).contains(&value.as_millis()) {
                 let rule = format!("must be between {least}ms and {most}ms");

@@ -49,7 +49,7 @@ use std::{
 
 use async_trait::async_trait;
 use mesh_core::{
-    Clock, Revision, SystemClock, Validated,
+    Clock, Revision, SystemClock, Validated, WallTime,
     store::{
         ByteStream, Fresh, Key, OpenSession, Page, Prefix, Record, Restored, Scan, Session, SessionError,
         SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore, WatchFrom,
@@ -280,6 +280,10 @@ impl VersionedStore for EtcdStore {
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
         self.shared.compact(through).await
+    }
+
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        self.shared.trim_audit(before).await
     }
 
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {

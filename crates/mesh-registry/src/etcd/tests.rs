@@ -1,12 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use mesh_core::{
-    ManualClock,
-    store::{
-        Applied, AuditNote, Compare, IdempotencyKey, Operation, Prefix, Scan, StoreError, TxnError,
-        VersionedStore, WatchFrom,
-    },
+use mesh_core::store::{
+    Applied, Compare, IdempotencyKey, Operation, Prefix, Scan, StoreError, TxnError, VersionedStore,
+    WatchFrom,
 };
 
 use super::{EtcdConfig, EtcdStore, EtcdTlsConfig};
@@ -252,20 +249,4 @@ async fn connections_are_encrypted_and_the_server_is_checked() {
     let refused = EtcdStore::open(valid(quick)).await.map(|_| ());
     let refused = refused.expect_err("the certificate is of another name").to_string();
     assert!(refused.contains("certificate"), "{refused}");
-}
-
-#[tokio::test]
-async fn old_audit_records_go_when_new_ones_come() {
-    let Some(etcd) = Etcd::start("old_audit_records_go_when_new_ones_come").await else { return };
-    let clock = ManualClock::default();
-    clock.set_wall(mesh_core::WallTime(1_800_000_000_000));
-    let config = EtcdConfig { audit_retention: Duration::from_secs(60), ..etcd.config() };
-    let store = EtcdStore::with_clock(valid(config), Arc::new(clock.clone())).await.expect("opens");
-    let audits = Scan::of(Prefix::new("~audit/").expect("a prefix"));
-    for (pause, kept) in [(0, 1), (40, 2), (40, 2), (61, 1)] {
-        clock.advance(Duration::from_secs(pause));
-        let note = AuditNote { action: "test.put".into(), reason: "to see it".into(), correlation_id: 7 };
-        store.transact(txn().then(put("a", "1")).audited(note)).await.expect("puts");
-        assert_eq!(store.scan(&audits).await.expect("scans").value.records.len(), kept);
-    }
 }

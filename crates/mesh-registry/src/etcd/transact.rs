@@ -59,18 +59,13 @@ struct Attempt<'t> {
     txn: &'t Txn,
     keys: BTreeSet<&'t Key>,
     sessions: BTreeSet<SessionId>,
-    /// The first audit record that is not too old to be kept.
-    audits_from: Bytes,
 }
 
 impl Shared {
     pub(super) async fn transact(&self, txn: Txn) -> Result<TxnOutcome, TxnError> {
         txn.check()?;
-        let wall = self.clock.wall();
-        let command = audit::command(txn, wall, self.nonce());
-        let retention = u64::try_from(self.config.audit_retention.as_millis()).unwrap_or(u64::MAX);
-        let oldest = wall.0.saturating_sub(retention);
-        let attempt = Attempt::new(&self.layout, &command, self.layout.audits(oldest));
+        let command = audit::command(txn, self.clock.wall(), self.nonce());
+        let attempt = Attempt::new(&self.layout, &command);
         let deadline = Instant::now() + self.connections.request_timeout;
         let mut pause = Duration::from_millis(1);
         let mut excerpt = None;
@@ -210,13 +205,13 @@ enum Tried {
 }
 
 impl<'t> Attempt<'t> {
-    fn new(layout: &'t Layout, command: &'t TxnCommand, audits_from: Bytes) -> Self {
+    fn new(layout: &'t Layout, command: &'t TxnCommand) -> Self {
         let txn = &command.txn;
         let compared = txn.compares.iter().map(Compare::key);
         let keys = compared.chain(txn.operations.iter().map(Operation::key)).collect();
         let sessions = txn.operations.iter().filter_map(session_in);
         let sessions = sessions.chain(txn.idempotency.map(|key| key.session)).collect();
-        Self { layout, command, txn, keys, sessions, audits_from }
+        Self { layout, command, txn, keys, sessions }
     }
 
     /// The token that the transaction states for a key.
@@ -338,10 +333,6 @@ impl<'t> Attempt<'t> {
         }
         if let Some((key, value)) = &self.command.audit {
             ops.push(self.put(key, value, &txn.writer, None, 0, false));
-            let first = self.layout.audits(0);
-            if first < self.audits_from {
-                ops.push(pb::DeleteRangeRequest { key: first, range_end: self.audits_from.clone() }.op());
-            }
         }
         ops.extend(self.remember(meta, Ok(())));
         ops

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, sync::atomic::Ordering, ta
 use futures_core::Stream;
 use futures_util::StreamExt;
 use mesh_core::{
-    Revision,
+    Revision, WallTime,
     store::{
         Applied, Change, DeleteCause, Prefix, SessionId, StoreError, WatchEvent, WatchFrom, WatchOptions,
         WatchStream,
@@ -34,6 +34,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const MARK_WAIT: Duration = Duration::from_secs(2);
 /// A watch that catches up and hears nothing for so long has nothing to catch up with.
 const QUIET: Duration = Duration::from_secs(1);
+/// Audit records that are trimmed at once.
+const TRIMMED_MAX: i64 = 1000;
 /// Marks in one transaction.
 const MARKS_MAX: usize = 100;
 
@@ -412,5 +414,27 @@ impl Shared {
             self.txn(OPERATION, Kind::Repeatable, request).await.map_err(error)?;
         }
         Ok(())
+    }
+
+    /// Deletes the oldest audit records from before a moment, at one revision.
+    pub(super) async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        const OPERATION: &str = "trim the audit records";
+        let error = |fault: Fault| fault.into_error(OPERATION);
+        let (first, end) = (self.layout.audits(0), self.layout.audits(before.0));
+        if first >= end {
+            return Ok(0);
+        }
+        let due = pb::RangeRequest::between(first.clone(), end, TRIMMED_MAX);
+        let due = self.range(OPERATION, pb::RangeRequest { keys_only: true, ..due }).await.map_err(error)?;
+        let Some(last) = due.kvs.last() else { return Ok(0) };
+        let end = [&*last.key, &[0]].concat();
+        let delete = pb::DeleteRangeRequest { key: first, range_end: end.into() };
+        let request = pb::TxnRequest { success: vec![delete.op()], ..Default::default() };
+        let answer = self.txn(OPERATION, Kind::Repeatable, request).await.map_err(error)?;
+        let deleted = answer.responses.into_iter().filter_map(|response| match response.response {
+            Some(pb::response_op::Response::ResponseDeleteRange(range)) => u64::try_from(range.deleted).ok(),
+            _ => None,
+        });
+        Ok(deleted.sum())
     }
 }

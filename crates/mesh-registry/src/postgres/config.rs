@@ -46,12 +46,6 @@ pub struct PostgresConfig {
     /// How much the clocks of two nodes may differ in rate, in parts per million; sessions live so much
     /// longer in the store than for their owner. Default: 1000.
     pub drift_ppm: u32,
-    /// How long the history of changes is kept for watches that resume. Default: 1h.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
-    pub history_retention: Duration,
-    /// How long audit records are kept. Default: 30d.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
-    pub audit_retention: Duration,
 }
 
 /// Files for TLS to PostgreSQL.
@@ -127,8 +121,6 @@ impl Default for PostgresConfig {
             watch_resume_for: Duration::from_secs(30),
             observe_interval: Duration::from_millis(250),
             drift_ppm: 1000,
-            history_retention: Duration::from_secs(3600),
-            audit_retention: Duration::from_secs(30 * 86_400),
         }
     }
 }
@@ -170,14 +162,11 @@ impl Settings for PostgresConfig {
         if self.drift_ppm > 100_000 {
             problem("drift_ppm", &self.drift_ppm, "must be between 0 and 100000");
         }
-        const DAY: u128 = 86_400_000;
         for (name, value, least, most) in [
             ("connect_timeout", self.connect_timeout, 10, 60_000),
             ("request_timeout", self.request_timeout, 100, 300_000),
-            ("watch_resume_for", self.watch_resume_for, 0, DAY),
+            ("watch_resume_for", self.watch_resume_for, 0, 86_400_000),
             ("observe_interval", self.observe_interval, 10, 60_000),
-            ("history_retention", self.history_retention, 1000, 365 * DAY),
-            ("audit_retention", self.audit_retention, 1000, 3650 * DAY),
         ] {
             if !(least..=most).contains(&value.as_millis()) {
                 let rule = format!("must be between {least}ms and {most}ms");

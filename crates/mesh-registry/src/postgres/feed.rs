@@ -220,11 +220,13 @@ impl Shared {
                 }
                 self.feed.stand_at(&mut at, found.through);
                 let idle = told.elapsed() >= BOOKMARK_EVERY;
-                if idle || (found.compacted > compacted && found.compacted <= after) {
+                // The history loses its oldest revision with every new one; that alone is no reason.
+                let forgot = found.compacted > compacted && told.elapsed() >= LOOK_EVERY;
+                if idle || (forgot && found.compacted <= after) {
                     self.feed.hub.bookmark(*at);
                     told = Instant::now();
+                    compacted = found.compacted.max(compacted);
                 }
-                compacted = found.compacted.max(compacted);
             }
             if !is_behind {
                 // Elapsing is as good as being woken.

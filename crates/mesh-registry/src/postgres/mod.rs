@@ -20,6 +20,7 @@
 //! * A failover of PostgreSQL without synchronous replication (`synchronous_standby_names`) loses
 //!   what was acknowledged last. The store notices by the timeline, and goes on from revisions and tokens
 //!   that were never given out; watches get a gap. A database that was restored from a backup is the same.
+//! * The history holds the newest 10,000 revisions, whatever their size.
 //! * Sessions end only while a node has the store open; who is slow to be noticed is noticed later by
 //!   up to `observe_interval`.
 //! * Writers take turns, so the rate of transactions is that of single commits.
@@ -49,7 +50,7 @@ use std::{
 
 use async_trait::async_trait;
 use mesh_core::{
-    Clock, Revision, SystemClock, Validated,
+    Clock, Revision, SystemClock, Validated, WallTime,
     store::{
         Applied, ByteStream, Fresh, Key, OpenSession, Page, Prefix, Record, Restored, Scan, Session,
         SessionError, SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore,
@@ -153,7 +154,6 @@ impl PostgresStore {
         let tasks = vec![
             tokio::spawn(feed::follow(Arc::clone(&shared))),
             tokio::spawn(session::observe(Arc::clone(&shared))),
-            tokio::spawn(restore::retain(Arc::clone(&shared))),
         ];
         Ok(Self { shared, _tasks: Arc::new(Tasks(tasks)) })
     }
@@ -281,6 +281,10 @@ impl VersionedStore for PostgresStore {
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
         self.shared.compact(through).await
+    }
+
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        self.shared.trim_audit(before).await
     }
 
     async fn snapshot(&self) -> Result<ByteStream, StoreError> {

@@ -1,13 +1,12 @@
-//! The whole at once: snapshots, restores, and what is dropped because it is old.
+//! The whole at once: snapshots, restores, and what is forgotten.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use mesh_core::{
-    Revision,
+    Revision, WallTime,
     store::{ByteStream, Key, Prefix, Record, Restored, Scan, StoreError},
 };
-use tracing::warn;
 
 use super::{
     Shared,
@@ -30,8 +29,6 @@ const BATCH_RECORDS: usize = 1000;
 const BATCH_BYTES: usize = 8 << 20;
 /// Audit records that one transaction drops.
 const AUDITS_MAX: i64 = 1000;
-/// Between two looks for what is old; retention is this much longer at most.
-const SWEEP_MAX: Duration = Duration::from_secs(60);
 
 const COMPACT: &str =
     "UPDATE meta SET compacted = greatest(compacted, least($1, revision)) RETURNING compacted";
@@ -157,12 +154,10 @@ impl Shared {
         Ok(restored)
     }
 
-    /// Drops audit records that are too old, as a change of the store like any other.
-    async fn drop_old_audits(&self) -> Result<bool, StoreError> {
-        let retention = u64::try_from(self.config.audit_retention.as_millis()).unwrap_or(u64::MAX);
-        let oldest = self.clock.wall().0.saturating_sub(retention);
-        let end = format!("{AUDIT_PREFIX}{oldest:013}");
-        self.run("drop old audit records", |link| {
+    /// Deletes the oldest audit records from before a moment, at one revision.
+    pub(super) async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        let end = format!("{AUDIT_PREFIX}{:013}", before.0);
+        self.run("trim the audit records", |link| {
             let end = end.clone();
             async move {
                 link.batch(BEGIN_WRITE).await?;
@@ -172,10 +167,10 @@ impl Shared {
                 let row = meta.first().ok_or_else(|| fault::damaged(&"meta has no row"))?;
                 let revision = Revision(rows::unsigned(row.try_get(0)?) + 1);
                 let gone: Vec<_> = old.into_iter().map(|record| deleted(record.key)).collect();
-                let more = gone.len() as i64 >= AUDITS_MAX;
-                let changes = (!gone.is_empty()).then(|| Revised { revision, changes: gone.into() });
+                let count = gone.len() as u64;
+                let changes = (count > 0).then(|| Revised { revision, changes: gone.into() });
                 self.write(&link, changes.as_slice(), None).await?;
-                Ok(more)
+                Ok(count)
             }
         })
         .await
@@ -204,41 +199,5 @@ async fn write<'r>(link: &Link, records: impl Iterator<Item = &'r Record>) -> Re
     if !columns.key.is_empty() {
         transact::put(link, &columns).await?;
     }
-    Ok(())
-}
-
-/// Forgets history and audit records that are older than they have to be, as long as the store is open.
-pub(super) async fn retain(shared: Arc<Shared>) {
-    let keep = shared.config.history_retention;
-    let every = SWEEP_MAX.min(keep / 4).min(shared.config.audit_retention / 4);
-    let mut interval = tokio::time::interval(every.max(Duration::from_millis(10)));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The revision at each look of the last while, by our own clock.
-    let mut looks = VecDeque::new();
-    loop {
-        interval.tick().await;
-        if let Err(error) = sweep(&shared, &mut looks).await {
-            warn!(error = &error as &dyn std::error::Error, "what is old could not be dropped");
-        }
-    }
-}
-
-async fn sweep(
-    shared: &Shared,
-    looks: &mut VecDeque<(mesh_core::Instant, Revision)>,
-) -> Result<(), StoreError> {
-    let now = shared.clock.now();
-    looks.push_back((now, shared.revision().await?));
-    let mut through = None;
-    while let Some((at, revision)) = looks.front().copied()
-        && now.since(at) >= shared.config.history_retention
-    {
-        through = Some(revision);
-        looks.pop_front();
-    }
-    if let Some(through) = through {
-        shared.compact(through).await?;
-    }
-    while shared.drop_old_audits().await? {}
     Ok(())
 }

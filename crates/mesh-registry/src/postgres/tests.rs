@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use mesh_core::{
-    Clock, ManualClock, Revision,
+    ManualClock, Revision,
     store::{
         Applied, AuditNote, Compare, DeleteCause, IdempotencyKey, OpenSession, Operation, Prefix, Scan,
         StoreError, VersionedStore, WatchEvent, WatchFrom,
@@ -108,7 +108,11 @@ async fn a_session_expires_by_the_observers_own_clock() {
     let cause = DeleteCause::SessionExpired;
     assert_eq!(gone, [mesh_core::store::Change::Deleted { key: key("lost"), cause }]);
     assert_eq!(store.session(kept).await.expect("reads").map(|s| s.renewals), Some(1));
-    assert!(clock.now() > mesh_core::Instant::ZERO);
+    // And the other one, when its own time has run out.
+    store.seen_by_observer().await;
+    clock.advance(Duration::from_secs(10));
+    let (_, gone) = changes(&mut stream).await;
+    assert_eq!(gone, [mesh_core::store::Change::Deleted { key: key("kept"), cause }]);
 }
 
 #[tokio::test]
@@ -241,31 +245,25 @@ async fn after_a_failover_revisions_and_tokens_go_on_from_higher_ones() {
 }
 
 #[tokio::test]
-async fn old_history_and_audits_are_dropped() {
-    let Some(postgres) = Postgres::start("old_history_and_audits_are_dropped").await else { return };
-    let clock = ManualClock::default();
-    clock.set_wall(mesh_core::WallTime(1_800_000_000_000));
-    let config = PostgresConfig {
-        history_retention: Duration::from_secs(1),
-        audit_retention: Duration::from_secs(2),
-        ..postgres.config()
-    };
-    let store = PostgresStore::with_clock(valid(config), Arc::new(clock.clone())).await.expect("opens");
-    let note = AuditNote { action: "test.put".into(), reason: "to see it".into(), correlation_id: 7 };
-    let written = store.transact(txn().then(put("a", "1")).audited(note)).await.expect("puts");
-    let audits = Scan::of(Prefix::new("~audit/").expect("a prefix"));
-    assert_eq!(store.scan(&audits).await.expect("scans").value.records.len(), 1);
-    let mut interval = tokio::time::interval(Duration::from_millis(20));
-    loop {
-        let kept = store.scan(&audits).await.expect("scans").value.records.len();
-        let status = store.status().await.expect("status");
-        if kept == 0 && status.compacted >= written.revision {
-            break;
-        }
-        clock.advance(Duration::from_millis(100));
-        interval.tick().await;
+async fn the_history_holds_its_newest_revisions_and_no_more() {
+    const TEST: &str = "the_history_holds_its_newest_revisions_and_no_more";
+    let Some(postgres) = Postgres::start(TEST).await else { return };
+    let store: Store = Arc::new(postgres.store("mesh").await);
+    for n in 0..3 {
+        store.transact(txn().then(put("a", &n.to_string()))).await.expect("puts");
     }
-    assert_eq!(store.get(&key("a")).await.expect("reads").value.map(|r| r.value), Some("1".into()));
+    // As if so many transactions had been between.
+    let most = crate::state::HISTORY_REVISIONS_MAX as u64;
+    postgres.run_sql(&format!("UPDATE mesh.meta SET revision = {most}")).await;
+    let done = store.transact(txn().then(put("a", "last"))).await.expect("puts").revision;
+    assert_eq!(done, Revision(most + 1));
+    assert_eq!(store.status().await.expect("status").compacted, Revision(1));
+    let mut kept = watch(&store, "", WatchFrom::After(Revision(1))).await;
+    for revision in [Revision(2), Revision(3), done] {
+        assert_eq!(changes(&mut kept).await.0, revision);
+    }
+    let mut late = watch(&store, "", WatchFrom::After(Revision(0))).await;
+    assert_eq!(next(&mut late).await, WatchEvent::Gap { from: Revision(1), to: Revision(1) });
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     audit,
-    state::{Command, Refusal, Reply, Revised, SessionExcerpt, State, TxnCommand},
+    state::{Command, HISTORY_REVISIONS_MAX, Refusal, Reply, Revised, SessionExcerpt, State, TxnCommand},
     wire::{self, WireError, session_outcome::Outcome},
 };
 
@@ -31,7 +31,9 @@ const RECORDS: &str = "SELECT key, value, revision, created_revision, writer, se
 const SESSIONS: &str = "SELECT id, owner, ttl_ms, renewals, forgotten FROM session WHERE id = ANY($1)";
 const OUTCOME: &str = "SELECT outcome FROM outcome WHERE session = $1 AND sequence = $2";
 
-const ADVANCE: &str = "UPDATE meta SET revision = $1";
+const ADVANCE: &str = "UPDATE meta SET revision = $1, compacted = greatest(compacted, $2)";
+/// What the history has kept long enough.
+const PRUNE: &str = "DELETE FROM history WHERE revision <= $1";
 const PUT: &str = "INSERT INTO record (key, value, revision, created_revision, writer, session, \
      token_generation, token_counter) SELECT * FROM unnest($1::text[], $2::bytea[], $3::bigint[], \
      $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[]) ON CONFLICT (key) DO UPDATE SET \
@@ -52,7 +54,7 @@ const FORGET: &str = "WITH old AS (DELETE FROM outcome WHERE session = $1 AND se
      WHERE id = $1 AND EXISTS (SELECT 1 FROM old)";
 
 /// What a commit may need, in the order in which it is sent.
-const WRITES: [&str; 7] = [ADVANCE, PUT, DELETE, HISTORY, NOTIFY, REMEMBER, FORGET];
+const WRITES: [&str; 8] = [ADVANCE, PRUNE, PUT, DELETE, HISTORY, NOTIFY, REMEMBER, FORGET];
 /// Of the columns of a change, those that a record has.
 const RECORD_COLUMNS: usize = 8;
 
@@ -154,7 +156,7 @@ impl Shared {
         for sql in WRITES {
             ready.push(link.prepare(sql).await?);
         }
-        let [advance, put, delete, add, notify, keep, forget] = ready.as_slice() else {
+        let [advance, prune, put, delete, add, notify, keep, forget] = ready.as_slice() else {
             return Err(fault::damaged(&"a statement is missing").into());
         };
         let newest = changes.last().map(|revised| revised.revision);
@@ -182,7 +184,10 @@ impl Shared {
         let (changed, remembers) = (newest.is_some(), remember.is_some());
         let kept = rows::signed(OUTCOMES_KEPT);
         let (all_puts, all_history) = (puts.parameters(), history.parameters());
-        let (of_advance, of_delete): (Parameters<'_>, Parameters<'_>) = (&[&revision], &[&gone]);
+        let forgotten = revision - rows::signed(HISTORY_REVISIONS_MAX as u64);
+        let (of_advance, of_prune): (Parameters<'_>, Parameters<'_>) =
+            (&[&revision, &forgotten], &[&forgotten]);
+        let of_delete: Parameters<'_> = &[&gone];
         let of_notify: Parameters<'_> = &[&self.channel, &text];
         let of_keep: Parameters<'_> = &[&session, &sequence, &outcome];
         let of_forget: Parameters<'_> = &[&session, &kept];
@@ -190,6 +195,7 @@ impl Shared {
         tokio::try_join!(
             biased;
             link.send(changed, advance, of_advance),
+            link.send(changed && forgotten > 0, prune, of_prune),
             link.send(!puts.key.is_empty(), put, &all_puts[..RECORD_COLUMNS]),
             link.send(!gone.is_empty(), delete, of_delete),
             link.send(changed, add, &all_history),

@@ -13,6 +13,9 @@ use mesh_core::{
     },
 };
 
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) type Store = Arc<dyn VersionedStore>;
 
 pub(crate) fn key(text: &str) -> Key {
@@ -47,7 +50,8 @@ pub(crate) async fn watch(store: &Store, prefix: &str, from: WatchFrom) -> Watch
 /// The next event that is no bookmark.
 pub(crate) async fn next(stream: &mut WatchStream) -> WatchEvent {
     loop {
-        match stream.next().await.expect("goes on").expect("an event") {
+        let event = tokio::time::timeout(PATIENCE, stream.next()).await.expect("something comes");
+        match event.expect("goes on").expect("an event") {
             WatchEvent::Bookmark { .. } => {}
             other => return other,
         }
