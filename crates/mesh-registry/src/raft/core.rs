@@ -323,6 +323,9 @@ impl Core {
 
     /// Stops, and leaves the directory to others.
     pub(super) async fn stop(&self) {
+        if let Some(group) = self.group() {
+            group.hand_over().await;
+        }
         if let Some(group) = self.group.send_replace(None) {
             group.applied.hub.end(|| StoreError::Unavailable {
                 operation: "go on with a watch",

@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use mesh_core::{NodeId, fs::DirectoryLock};
 use mesh_transport::rpc::Lane;
-use openraft::{Config, ServerState, SnapshotPolicy, async_runtime::watch::WatchReceiver};
+use openraft::{Config, Instant as _, ServerState, SnapshotPolicy, async_runtime::watch::WatchReceiver};
 
 use super::{
     Peers, RaftError, RaftOptions,
@@ -25,11 +28,14 @@ use super::{
 };
 use crate::{
     Leadership, RegistryConfig,
+    numbers::{RaftNumbers, StoreNumbers},
     wire::{self, raft_client::RaftClient},
 };
 
 /// Entries that stay in the log after a snapshot, for followers that are a little behind.
 const KEPT_ENTRIES: u64 = 2000;
+/// Longest wait for another voter to lead.
+const HAND_OVER: Duration = Duration::from_secs(1);
 /// Messages that wait for openraft's own task.
 const CHANNEL: u64 = 4096;
 
@@ -43,6 +49,7 @@ pub(super) struct Group {
     pub(super) rounds: Rounds,
     pub(super) peers: Arc<dyn Peers>,
     pub(super) incoming: Arc<tokio::sync::Mutex<Incoming>>,
+    leader_changes: AtomicU64,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -90,9 +97,19 @@ impl Group {
         let peers = Arc::clone(&options.peers);
         let group = Arc::new_cyclic(|group| {
             let proposer = Proposer::new(Weak::clone(group));
-            Self { seat, raft, log, applied, proposer, rounds: Rounds::default(), peers, incoming }
+            Self {
+                seat,
+                raft,
+                log,
+                applied,
+                proposer,
+                rounds: Rounds::default(),
+                peers,
+                incoming,
+                leader_changes: AtomicU64::new(0),
+            }
         });
-        duties::start(&group, &options.clock);
+        duties::start(&group, &options.clock, &options.config);
         Ok(group)
     }
 
@@ -164,6 +181,85 @@ impl Group {
         let request = wire::RaftReadIndex { head: Some(head) };
         let reply = RaftClient::new(channel).read_index(request).await.ok()?;
         Some(reply.into_inner().next)
+    }
+
+    /// Another leader than before was seen.
+    pub(super) fn count_leader(&self) {
+        self.leader_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What metrics tell.
+    pub(super) fn numbers(&self) -> StoreNumbers {
+        let (term, acked, leads) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_term, metrics.last_quorum_acked, metrics.state == ServerState::Leader)
+        };
+        let leadership = self.leadership();
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        let quorum = match leadership {
+            // A leader alone has no others to hear from.
+            Leadership::Here if self.membership().voter_ids().count() > 1 => {
+                leads && acked.is_some_and(|at| at.into_inner().elapsed() <= lease)
+            }
+            Leadership::Here | Leadership::There(_) => true,
+            Leadership::Unknown => false,
+        };
+        let (revision, records, records_bytes, sessions) = self.applied.read(|state| {
+            let sizes = (state.records_len() as u64, state.records_bytes() as u64);
+            (state.revision().0, sizes.0, sizes.1, state.sessions().len() as u64)
+        });
+        StoreNumbers {
+            revision: Some(revision),
+            records: Some(records),
+            records_bytes: Some(records_bytes),
+            sessions: Some(sessions),
+            watchers: Some(self.applied.hub.len() as u64),
+            quorum: Some(quorum),
+            apply: Some(self.applied.apply_times.counted()),
+            raft: Some(RaftNumbers {
+                term,
+                leader_changes: self.leader_changes.load(Ordering::Relaxed),
+                log_bytes: self.log.disk_bytes(),
+                snapshot: self.applied.snapshot_times.counted(),
+            }),
+        }
+    }
+
+    /// The voter that should lead next: of those that answer, the one that has most of the log.
+    pub(super) fn successor(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
+        let heartbeat = metrics.heartbeat.as_ref()?;
+        let answers = |id: &u64| {
+            heartbeat.get(id).copied().flatten().is_some_and(|at| at.into_inner().elapsed() < lease)
+        };
+        let matched = |id: &u64| metrics.replication.as_ref().and_then(|replication| *replication.get(id)?);
+        let voters = metrics.membership_config.membership().voter_ids();
+        voters.filter(|id| *id != self.seat.id && answers(id)).max_by_key(matched)
+    }
+
+    /// Lets another voter lead, if this one does and there is one that can. Waits until it does, for a
+    /// moment at most.
+    pub(super) async fn hand_over(&self) {
+        if self.leadership() != Leadership::Here {
+            return;
+        }
+        let Some(successor) = self.successor() else { return };
+        let mut metrics = self.raft.server_metrics();
+        if self.raft.trigger().transfer_leader(successor).await.is_err() {
+            return;
+        }
+        let gone = async {
+            while self.other_leader().is_none() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Otherwise they elect one once they miss this one.
+        let _ = tokio::time::timeout(HAND_OVER, gone).await;
     }
 
     pub(super) async fn stop(&self) {

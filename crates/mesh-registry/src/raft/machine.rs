@@ -25,6 +25,7 @@ use super::{
 use crate::{
     deadlines::Deadlines,
     hub::Hub,
+    numbers::Durations,
     state::{Command, Expiry, Reply, State},
 };
 
@@ -39,6 +40,9 @@ pub(super) struct Applied {
     stamps: Arc<Stamps>,
     /// One after the index of the last applied entry.
     next: watch::Sender<u64>,
+    /// How long entries took to apply, and snapshots to be written.
+    pub(super) apply_times: Durations,
+    pub(super) snapshot_times: Durations,
     /// Held while a snapshot is put in place.
     placing: Mutex<()>,
 }
@@ -121,6 +125,7 @@ impl Applied {
     }
 
     fn apply(&self, entry: &Entry) -> Answer {
+        let started = self.clock.now();
         let mut inner = self.lock();
         inner.last = Some(entry.log_id);
         let answer = match &entry.payload {
@@ -136,6 +141,7 @@ impl Applied {
         };
         drop(inner);
         self.next.send_replace(entry.log_id.index + 1);
+        self.apply_times.record(self.clock.now().since(started));
         answer
     }
 
@@ -238,6 +244,8 @@ impl Machine {
             clock,
             stamps: log.stamps(),
             next: watch::Sender::new(0),
+            apply_times: Durations::default(),
+            snapshot_times: Durations::default(),
             placing: Mutex::new(()),
         };
         Ok(Self { applied: Arc::new(applied), folder, log })
@@ -355,6 +363,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = Arc<SnapshotFile>;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let started = self.applied.clock.now();
         let snapshot = loop {
             let (folder, state, meta) = (self.folder.clone(), self.state.clone(), self.meta.clone());
             match blocking(move || snapshot::build(&folder, state, meta)).await {
@@ -370,6 +379,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let (applied, folder, built) =
             (Arc::clone(&self.applied), self.folder.clone(), Arc::clone(&snapshot));
         blocking(move || applied.keep(&folder, built)).await?;
+        self.applied.snapshot_times.record(self.applied.clock.now().since(started));
         Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, future::Future, sync::Arc, time::Duration}
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use mesh_core::{
-    NodeId, Revision,
+    NodeId, Revision, WallTime,
     store::{
         Applied, ByteStream, Fresh, Key, OpenSession, Page, Prefix, Record, Restored, Scan, Session,
         SessionError, SessionId, Stale, StoreError, StoreStatus, Txn, TxnError, TxnOutcome, VersionedStore,
@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     LeaderHint, Leadership, LedBy, audit,
-    state::{Command, Reply, SnapshotWriter, State},
+    numbers::{Gauges, StoreNumbers},
+    state::{Command, Reply, SnapshotWriter, State, TRIMMED_MAX},
     wire::raft_server::RaftServer,
 };
 
@@ -113,7 +114,8 @@ impl RaftStore {
         self.core.failed().await
     }
 
-    /// Stops. What is under way gets [`StoreError::Unavailable`].
+    /// Lets another voter lead, if this one does, and stops. What is under way gets
+    /// [`StoreError::Unavailable`].
     pub async fn stop(&self) {
         self.core.stop().await;
     }
@@ -127,6 +129,12 @@ impl RaftStore {
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&self, bug: crate::PlantedBug) {
         self.core.plant(bug);
+    }
+}
+
+impl Gauges for RaftStore {
+    fn numbers(&self) -> StoreNumbers {
+        self.core.group().map(|group| group.numbers()).unwrap_or_default()
     }
 }
 
@@ -372,6 +380,18 @@ impl VersionedStore for RaftStore {
         match self.put("compact", true, Command::Compact(through)).await? {
             Reply::Compacted(_) => Ok(()),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn trim_audit(&self, before: WallTime) -> Result<u64, StoreError> {
+        let mut trimmed = 0;
+        loop {
+            let reply = self.put("trim the audit records", true, Command::TrimAudit(before)).await?;
+            let Reply::Trimmed(count) = reply else { return Err(unexpected(&reply)) };
+            trimmed += count as u64;
+            if count < TRIMMED_MAX {
+                return Ok(trimmed);
+            }
         }
     }
 

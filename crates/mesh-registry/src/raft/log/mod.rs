@@ -22,7 +22,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use futures_util::Stream;
@@ -63,19 +62,11 @@ pub(super) struct Shared {
     is_full: AtomicBool,
     /// Why the log stopped.
     failure: watch::Sender<Option<Arc<RaftError>>>,
-    counters: Counters,
+    /// Bytes that are written to on disk.
+    disk_bytes: AtomicU64,
     planted: Mutex<Option<PlantedBug>>,
     /// Held as long as anybody may write.
     _lock: Option<Arc<DirectoryLock>>,
-}
-
-/// What the log has done so far.
-#[derive(Default)]
-pub(super) struct Counters {
-    /// Syncs.
-    pub(super) syncs: AtomicU64,
-    /// Time spent in them, nanoseconds.
-    pub(super) sync_nanos: AtomicU64,
 }
 
 impl Shared {
@@ -102,12 +93,6 @@ impl Shared {
             index.place(id, place);
         }
         index.shrink();
-    }
-
-    fn synced(&self, took: Duration) {
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.counters.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// Tells whether the disk of `folder` is full.
@@ -193,7 +178,7 @@ impl Log {
             full: Mutex::new(None),
             is_full: AtomicBool::new(false),
             failure: watch::Sender::new(None),
-            counters: Counters::default(),
+            disk_bytes: AtomicU64::new(0),
             planted: Mutex::new(None),
             _lock: lock,
         });
@@ -271,9 +256,9 @@ impl Log {
         self.shared.index().bytes()
     }
 
-    #[allow(dead_code, reason = "figures of the log, for metrics")]
-    pub(super) fn counters(&self) -> &Counters {
-        &self.shared.counters
+    /// Bytes that are written to on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.shared.disk_bytes.load(Ordering::Relaxed)
     }
 
     #[cfg(feature = "planted-bugs")]

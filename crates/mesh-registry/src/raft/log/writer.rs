@@ -9,7 +9,7 @@ use std::{
     fs, io,
     os::unix::fs::FileExt,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -279,7 +279,6 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Result<(), RaftError> {
-        let started = self.shared.clock.now();
         let open = &self.files.open;
         open.file.sync_data().map_err(|source| RaftError::Io {
             verb: "sync",
@@ -287,7 +286,8 @@ impl Writer {
             source,
         })?;
         self.synced = self.files.sequence;
-        self.shared.synced(self.shared.clock.now().since(started));
+        let closed = self.files.closed.len() as u64 * SEGMENT_BYTES;
+        self.shared.disk_bytes.store(closed + self.files.end, Ordering::Relaxed);
         Ok(())
     }
 

@@ -32,6 +32,7 @@ use crate::{
     LeaderHint, Leadership, RegistryConfig, RemoteConfig, RemoteStore, ServiceConfig, StoreService,
     VoterStore,
     raft::{Begin, Peers, RaftError, RaftOptions, RaftStore},
+    wire::raft_client::RaftClient,
 };
 
 /// Far beyond what anything here takes, for machines that are busy.
@@ -300,6 +301,13 @@ impl Cluster {
         let (_, _, channels) = port(self.ca.identity("c", role, name).expect("an identity"));
         let config = RemoteConfig::default().validate().expect("valid");
         RemoteStore::new(channels, Arc::new(self.directory.targets.subscribe()), config)
+    }
+
+    /// Speaks to a voter as another voter would. Call it inside a runtime.
+    pub(crate) fn raft_client(&self, role: &str, name: &str, to: &str) -> RaftClient<Channel> {
+        let (_, _, channels) = port(self.ca.identity("c", role, name).expect("an identity"));
+        let world = self.directory.lock();
+        RaftClient::new(channels.open(target(&world.members[&id(to)]), Lane::Control))
     }
 
     /// Ends a node as the death of its process would.

@@ -3,4 +3,5 @@
 mod cluster;
 #[cfg(feature = "testing")]
 mod conformance;
+mod disk;
 mod stories;

@@ -1,11 +1,22 @@
 //! What a group does when its nodes come and go.
 
-use mesh_core::store::{Compare, StoreError, TxnError, VersionedStore};
+use std::{future::Future, time::Duration};
+
+use futures_util::StreamExt;
+use mesh_core::store::{
+    Compare, OpenSession, Prefix, SessionError, StoreError, TxnError, VersionedStore, WatchEvent, WatchFrom,
+    WatchOptions,
+};
 
 use super::cluster::{Cluster, key, put, soon, until};
-use crate::{LeaderHint, Leadership, raft::Begin};
+use crate::{
+    LeaderHint, Leadership,
+    raft::{Begin, snapshot, types::SnapshotMeta},
+    state::{Command, State},
+    wire,
+};
 
-fn test(story: impl Future<Output = ()>) {
+pub(super) fn test(story: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(story);
 }
@@ -65,8 +76,7 @@ fn a_follower_names_the_leader_and_takes_no_writes() {
 #[test]
 fn a_leader_that_is_cut_off_neither_reads_nor_writes() {
     test(async {
-        let cluster =
-            Cluster::three_with(|config| config.request_timeout = std::time::Duration::from_secs(1)).await;
+        let cluster = Cluster::three_with(|config| config.request_timeout = Duration::from_secs(1)).await;
         cluster.write(put("a", "1", None)).await;
         let old = cluster.leader().await;
         cluster.cut(&old);
@@ -160,5 +170,176 @@ fn a_learner_far_behind_catches_up_by_a_snapshot() {
                 .is_some_and(|read| read.is_ok_and(|stale| stale.value.is_some()))
         })
         .await;
+    });
+}
+
+#[test]
+fn a_node_reaches_the_leader_through_its_own_store() {
+    test(async {
+        let cluster = Cluster::three().await;
+        let follower = cluster.follower().await;
+        let own = cluster.nodes[&follower].own.clone();
+        let written = soon("a write", own.transact(put("a", "1", None))).await.expect("written");
+        let read = soon("a read", own.get(&key("a"))).await.expect("read");
+        assert!(read.revision >= written.revision);
+        assert_eq!(read.value.expect("there").value, "1");
+    });
+}
+
+#[test]
+fn a_leader_that_stops_hands_over_first() {
+    test(async {
+        let mut cluster = Cluster::three().await;
+        let leader = cluster.leader().await;
+        soon("the stop", cluster.store(&leader).stop()).await;
+        // The others did not have to miss it.
+        let heir = cluster.leader().await;
+        assert_ne!(heir, leader);
+        cluster.kill(&leader);
+        cluster.write(put("a", "1", None)).await;
+    });
+}
+
+#[test]
+fn a_session_goes_on_over_a_failover_and_ends_in_its_time_without_renewals() {
+    test(async {
+        let mut cluster = Cluster::three().await;
+        let request =
+            |ttl| OpenSession { owner: "tester".parse().expect("an id"), ttl: Duration::from_millis(ttl) };
+        let leader = cluster.leader().await;
+        let kept = cluster.store(&leader).open_session(request(60_000)).await.expect("open");
+        let short = cluster.store(&leader).open_session(request(1500)).await.expect("open");
+        cluster.write(put("kept", "", Some(kept.id))).await;
+        cluster.write(put("short", "", Some(short.id))).await;
+        cluster.kill(&leader);
+        let next = cluster.leader().await;
+        let store = cluster.store(&next);
+        soon("the renewal", async {
+            while store.keep_alive(kept.id).await.is_err_and(|e| matches!(e, SessionError::Store(_))) {}
+        })
+        .await;
+        soon("the end of the session", async {
+            while store.session(short.id).await.expect("read").is_some() {
+                // sleeps: polls until the session is gone
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert_eq!(cluster.read(&next, "short").await, None);
+        assert_eq!(cluster.read(&next, "kept").await, Some("".into()));
+        let gone = store.keep_alive(short.id).await;
+        assert!(matches!(gone, Err(SessionError::Gone { session }) if session == short.id), "{gone:?}");
+    });
+}
+
+#[test]
+fn watches_on_every_voter_see_each_change_once_and_in_order_over_a_failover() {
+    test(async {
+        let mut cluster = Cluster::three().await;
+        let survivor = cluster.follower().await;
+        let prefix = Prefix::new("k").expect("a prefix");
+        let mut watch = cluster
+            .store(&survivor)
+            .watch(&prefix, WatchFrom::Now, WatchOptions::default())
+            .await
+            .expect("a watch");
+        let mut revisions = Vec::new();
+        for i in 0..20 {
+            revisions.push(cluster.write(put("k", format!("{i}"), None)).await.revision);
+            if i == 10 {
+                let leader = cluster.leader().await;
+                cluster.kill(&leader);
+            }
+        }
+        let mut seen = Vec::new();
+        soon("the changes", async {
+            while seen.last() != revisions.last() {
+                match watch.next().await.expect("goes on").expect("no error") {
+                    WatchEvent::Changes { revision, .. } => seen.push(revision),
+                    WatchEvent::Bookmark { .. } => {}
+                    gap => panic!("{gap:?}"),
+                }
+            }
+        })
+        .await;
+        // A write that had to be repeated may have happened twice, but nothing is missing or out of order.
+        assert!(seen.is_sorted() && revisions.iter().all(|revision| seen.contains(revision)));
+    });
+}
+
+#[test]
+fn only_nodes_with_the_role_may_speak_and_only_for_themselves() {
+    test(async {
+        let cluster = Cluster::three().await;
+        let leader = cluster.leader().await;
+        let store = cluster.store(&leader);
+        let group = store.group().expect("a group");
+        let (own, other) =
+            (store.voter_id().expect("an id"), cluster.store(&cluster.follower().await).voter_id());
+        let head = |group: &[u8], from: Option<u64>, to| wire::RaftConfirm {
+            head: Some(wire::RaftHead { group: group.to_vec().into(), from: from.unwrap_or(0), to }),
+        };
+        let group = group.to_bytes();
+        let mut worker = cluster.raft_client("worker", "w1", &leader);
+        let refused = worker.confirm(head(&group, other, own)).await.expect_err("a worker");
+        assert!(refused.message().contains("has the role worker"), "{refused:?}");
+        let mut stranger = cluster.raft_client("control", "n9", &leader);
+        let refused = stranger.confirm(head(&group, other, own)).await.expect_err("somebody else's number");
+        assert!(refused.message().contains("the certificate says n9"), "{refused:?}");
+        let refused = stranger.confirm(head(&[1; 16], other, own)).await.expect_err("another group");
+        assert!(refused.message().contains("this node belongs to"), "{refused:?}");
+        let refused = stranger.confirm(head(&group, Some(999), own + 100)).await.expect_err("another voter");
+        assert!(refused.message().contains("this is"), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_snapshot_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut state = State::default();
+    for i in 0..200 {
+        state.apply(&Command::txn(put(&format!("k{i}"), vec![i as u8; 5000], None)));
+    }
+    let built = snapshot::build(folder.path(), state.clone(), SnapshotMeta::default()).expect("built");
+    let meta = built.describe();
+    let mut incoming = snapshot::Incoming::new(folder.path().to_owned());
+    let half = meta.bytes / 2;
+    let piece = built.read(0, usize::try_from(half).expect("small")).expect("read");
+    assert!(incoming.push(&meta, 0, &piece).expect("taken").is_none());
+    assert_eq!(incoming.offset(&meta), half);
+    // The same piece again, as after an answer that was lost, changes nothing.
+    assert!(incoming.push(&meta, 0, &piece).expect("ignored").is_none());
+    assert_eq!(incoming.offset(&meta), half);
+    let rest = built.read(half, usize::MAX).expect("read");
+    let mut bent = rest.to_vec();
+    let complete = incoming.push(&meta, half, &rest).expect("taken").expect("complete");
+    assert_eq!(complete.load().expect("loads").records_len(), 200);
+    // What arrives altered is refused, and begins anew.
+    bent[100] ^= 1;
+    assert!(incoming.push(&meta, 0, &piece).expect("taken").is_none());
+    let refused = incoming.push(&meta, half, &bent).expect_err("altered").to_string();
+    assert!(refused.contains("not what the leader has"), "{refused}");
+    assert_eq!(incoming.offset(&meta), 0);
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_number_that_is_given_out_again_is_seen() {
+    test(async {
+        let mut cluster = Cluster::three().await;
+        for node in cluster.nodes.values() {
+            node.store.plant(crate::PlantedBug::ReuseRaftId);
+        }
+        let wiped = cluster.follower().await;
+        let before = cluster.store(&wiped).voter_id();
+        // The leader has to have looked at the group once.
+        cluster.start("n4", Begin::Wait).await;
+        soon("the fourth node to be taken in", cluster.store("n4").joined()).await;
+        cluster.kill(&wiped);
+        std::fs::remove_dir_all(cluster.data(&wiped)).expect("wiped");
+        cluster.start(&wiped, Begin::Wait).await;
+        soon("the node to be taken in", cluster.store(&wiped).joined()).await;
+        // What the story of a wiped directory forbids.
+        assert_eq!(cluster.store(&wiped).voter_id(), before);
     });
 }
