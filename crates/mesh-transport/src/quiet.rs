@@ -1,6 +1,6 @@
 //! Log lines about others' mistakes: one for each source in a minute, and one a second in all.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use mesh_core::{Clock, Instant, SystemClock};
 
@@ -13,7 +13,7 @@ const SOURCES_MAX: usize = 1024;
 
 /// Decides whether an event of a source is logged, and counts those that were not.
 #[derive(Debug)]
-pub(crate) struct Quiet<S = IpAddr>(Mutex<State<S>>);
+pub(crate) struct Quiet<S>(Mutex<State<S>>);
 
 #[derive(Debug)]
 struct State<S> {

@@ -316,6 +316,21 @@ impl Cluster {
         self.end(name).map(drop)
     }
 
+    /// Waits for the end of a process that ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// It does not run, or does not end.
+    pub fn end(&mut self, name: &str) -> Result<ExitStatus> {
+        let ended =
+            self.board.wait(PATIENCE, &format!("the process of {name} ends"), |boards| boards.of(name).ended);
+        let node = self.node_mut(name)?;
+        node.operator = None;
+        let process = node.process.take();
+        ended?;
+        process.with_context(|| format!("{name} does not run"))?.wait()
+    }
+
     /// `SIGTERM`, and waits for the end.
     ///
     /// # Errors
@@ -441,16 +456,6 @@ impl Cluster {
     }
 
     /// Waits for the end of a process that was told to end.
-    fn end(&mut self, name: &str) -> Result<ExitStatus> {
-        let ended =
-            self.board.wait(PATIENCE, &format!("the process of {name} ends"), |boards| boards.of(name).ended);
-        let node = self.node_mut(name)?;
-        node.operator = None;
-        let process = node.process.take();
-        ended?;
-        process.with_context(|| format!("{name} does not run"))?.wait()
-    }
-
     fn node(&self, name: &str) -> Result<&Node> {
         self.nodes.get(name).with_context(|| format!("there is no node {name}"))
     }

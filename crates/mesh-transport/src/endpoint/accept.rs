@@ -1,9 +1,10 @@
 //! Incoming handshakes: bounded, timed, counted, and handed to whoever serves the protocol.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -58,11 +59,15 @@ pub(super) fn spawn(inner: &Arc<Inner>, listener: TcpListener) {
     }
 }
 
-/// Counts refusals, and logs them: a line at once, then one a minute for each source, one a second in all.
+/// Longest text of a problem that tells two of them apart, in characters.
+const PROBLEM_CHARS_MAX: usize = 256;
+
+/// Counts refusals, and logs them: a line at once, then one a minute for each source and problem, one a
+/// second in all. Many nodes may share an address, so each certificate that is refused has its own line.
 #[derive(Debug)]
 pub(super) struct Refusals {
     metrics: TransportMetrics,
-    quiet: Quiet,
+    quiet: Quiet<(IpAddr, Cow<'static, str>)>,
 }
 
 impl Refusals {
@@ -87,8 +92,12 @@ impl Refusals {
         problem: &dyn std::fmt::Display,
     ) {
         self.metrics.handshake(transport, outcome);
-        let Some(suppressed) = self.quiet.allow(remote.ip()) else { return };
         let reason = outcome.as_str();
+        let what = match outcome {
+            HandshakeOutcome::Identity => problem.to_string().chars().take(PROBLEM_CHARS_MAX).collect(),
+            _ => Cow::Borrowed(reason),
+        };
+        let Some(suppressed) = self.quiet.allow((remote.ip(), what)) else { return };
         match outcome {
             HandshakeOutcome::Identity | HandshakeOutcome::Limit => {
                 warn!(%remote, transport, reason, %problem, suppressed, "refused a connection");
