@@ -446,7 +446,7 @@ async fn leave(cluster: &mut Cluster, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Loss for everybody, stalls for one in 25: nobody may be declared dead.
+/// Loss for everybody, much loss for one, stalls for one in 25: nobody may be declared dead.
 async fn faults(cluster: &mut Cluster, options: &Options) -> Result<usize> {
     let time = Duration::from_secs_f64(options.fault_seconds);
     settle().await;
@@ -456,6 +456,14 @@ async fn faults(cluster: &mut Cluster, options: &Options) -> Result<usize> {
     cluster.faults.set_loss(0.0);
     let (lost_dead, lost_suspected) = cluster.false_deaths(&BTreeSet::new());
     say(format_args!("5 % loss for {time:?}: {lost_dead} false deaths, {lost_suspected} suspected"));
+
+    let unlucky = cluster.members.last().context("a member")?.name.clone();
+    cluster.forget_seen();
+    cluster.faults.set_loss_at(Some((unlucky.clone(), 0.3)));
+    tokio::time::sleep(time.min(Duration::from_secs(60))).await;
+    cluster.faults.set_loss_at(None);
+    let (unlucky_dead, unlucky_suspected) = cluster.false_deaths(&BTreeSet::new());
+    say(format_args!("30 % loss on {unlucky}: {unlucky_dead} false deaths, {unlucky_suspected} suspected"));
 
     let mut children = Vec::new();
     for _ in 0..(options.nodes / 25).max(1) {
@@ -479,7 +487,7 @@ async fn faults(cluster: &mut Cluster, options: &Options) -> Result<usize> {
     // Dropping kills them; the next measurement starts when everybody knows.
     drop(children);
     cluster.wait_full(cluster.members.len(), Duration::from_secs(60)).await?;
-    Ok(lost_dead + stalled_dead)
+    Ok(lost_dead + unlucky_dead + stalled_dead)
 }
 
 /// Two halves that don't hear each other, and the time to full views after they do again.

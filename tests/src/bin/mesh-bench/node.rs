@@ -96,13 +96,22 @@ fn metadata() -> BTreeMap<String, String> {
 #[derive(Default)]
 pub(crate) struct Faults {
     loss_ppm: AtomicU32,
+    /// One member and the share of what it sends and gets that is lost, in parts per million.
+    lossy: RwLock<Option<(NodeId, u32)>>,
     /// Members on the other side of a partition; empty without one.
     far_side: RwLock<std::collections::BTreeSet<NodeId>>,
 }
 
 impl Faults {
+    /// Loses a share of what anybody sends.
     pub(crate) fn set_loss(&self, share: f64) {
         self.loss_ppm.store((share * 1e6) as u32, Ordering::Relaxed);
+    }
+
+    /// Loses a share of what one member sends and gets; none with `None`.
+    pub(crate) fn set_loss_at(&self, member: Option<(NodeId, f64)>) {
+        *self.lossy.write().expect("no panic under this lock") =
+            member.map(|(name, share)| (name, (share * 1e6) as u32));
     }
 
     pub(crate) fn split(&self, far_side: impl IntoIterator<Item = NodeId>) {
@@ -118,8 +127,11 @@ impl Faults {
         !far.is_empty() && far.contains(one) != far.contains(other)
     }
 
-    fn lost(&self) -> bool {
-        let ppm = self.loss_ppm.load(Ordering::Relaxed);
+    fn lost(&self, one: &NodeId, other: &NodeId) -> bool {
+        let everywhere = self.loss_ppm.load(Ordering::Relaxed);
+        let lossy = self.lossy.read().expect("no panic under this lock");
+        let here = lossy.as_ref().filter(|(name, _)| name == one || name == other).map(|(_, ppm)| *ppm);
+        let ppm = here.unwrap_or(everywhere);
         ppm > 0 && {
             #[expect(clippy::disallowed_methods, reason = "loss need not be repeatable here")]
             let drawn = fastrand::Rng::new().u32(..1_000_000);
@@ -192,7 +204,7 @@ impl Datagrams for Faulty {
     fn send(&self, to: &NodeId, payload: Bytes) -> Result<(), DatagramError> {
         // What is larger goes over a stream, which repeats what was lost.
         let unreliable = payload.len() <= 1100;
-        if self.faults.apart(&self.own, to) || (unreliable && self.faults.lost()) {
+        if self.faults.apart(&self.own, to) || (unreliable && self.faults.lost(&self.own, to)) {
             return Ok(());
         }
         self.links.send(to, payload)
