@@ -219,6 +219,8 @@ pub struct PeersShowArgs {
 pub enum RegistryCommand {
     /// Show who votes, who takes writes, and how far the store is
     Status(OutputArgs),
+    /// List voters and learners: who leads, who answers, who lacks how much
+    Members(OutputArgs),
 }
 
 /// `mesh leaders …`

@@ -2,11 +2,14 @@
 //!
 //! | route | answer |
 //! |---|---|
+//! | `GET /control/v1/registry` | a [`RegistryReply`]: how the store stands |
+//! | `GET /control/v1/registry/members` | a [`MembersReply`]: who votes, who answers, who lacks how much |
 //! | `GET /control/v1/state-diff` | a [`StateDiffReply`]: what this node's caches have otherwise than the store |
 //! | `GET /control/v1/audit` | an [`AuditReply`]: who changed what, by time; takes `limit`, `cursor`, `from_ms`, `until_ms` |
 //!
-//! The same under `/control/state-diff` and `/control/audit`.
+//! The same without `v1/`.
 
+mod members;
 mod status;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -31,6 +34,7 @@ use crate::{
     reconcile::{Difference, Reconciler},
 };
 
+pub use members::{MemberItem, MembersOptions, MembersReply, members_routes};
 pub use status::{RegistryReply, RegistryState, StatusOptions, VotersKnown, status_routes};
 
 /// The value of `api_version` in every reply.
@@ -39,6 +43,7 @@ pub const API_VERSION: &str = "control/v1";
 const AUDIT: &str = "audit";
 
 /// What the routes need.
+#[derive(Clone)]
 pub struct RegistryOptions {
     /// Compares the caches with the store.
     pub reconciler: Arc<Reconciler>,

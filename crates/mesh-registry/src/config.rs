@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mesh_core::{SettingError, Settings};
 
+#[cfg(feature = "tokio")]
+use crate::reconcile::ReconcileConfig;
 #[cfg(feature = "rpc")]
 use crate::{RemoteConfig, ServiceConfig};
 
@@ -56,6 +58,9 @@ pub struct RegistryConfig {
     /// How long a voter has to be gone before another node takes its place. Default: 30s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub voter_dead_after: Duration,
+    /// How what a node remembers of the store is compared with it.
+    #[cfg(feature = "tokio")]
+    pub reconcile: ReconcileConfig,
     /// The store as a service for other nodes, on nodes that may vote.
     #[cfg(feature = "rpc")]
     pub service: ServiceConfig,
@@ -91,6 +96,8 @@ impl Default for RegistryConfig {
             audit_retention: Duration::from_secs(30 * 86_400),
             drift_ppm: 1000,
             voter_dead_after: Duration::from_secs(30),
+            #[cfg(feature = "tokio")]
+            reconcile: ReconcileConfig::default(),
             #[cfg(feature = "rpc")]
             service: ServiceConfig::default(),
             #[cfg(feature = "rpc")]
@@ -146,6 +153,8 @@ impl Settings for RegistryConfig {
                 report(setting, value.to_string(), format!("must be between {least} and {most}"));
             }
         }
+        #[cfg(feature = "tokio")]
+        problems.extend(self.reconcile.problems());
         #[cfg(feature = "rpc")]
         {
             problems.extend(self.service.problems());

@@ -1,4 +1,6 @@
-//! `mesh registry status`
+//! `mesh registry …`
+
+mod members;
 
 use std::process::ExitCode;
 
@@ -6,7 +8,8 @@ use serde_json::Value;
 
 use super::listing;
 use crate::{
-    args::{ConnectionArgs, RegistryCommand},
+    args::{ConnectionArgs, OutputArgs, RegistryCommand},
+    client::Edge,
     failure::Failure,
     output::{self, render_one},
 };
@@ -15,7 +18,13 @@ const PATH: &str = "/control/v1/registry";
 
 pub(super) async fn run(connection: &ConnectionArgs, command: RegistryCommand) -> Result<ExitCode, Failure> {
     let edge = super::edge(connection).await?;
-    let RegistryCommand::Status(args) = command;
+    match command {
+        RegistryCommand::Status(args) => status(&edge, args).await,
+        RegistryCommand::Members(args) => members::run(&edge, args).await,
+    }
+}
+
+async fn status(edge: &Edge, args: OutputArgs) -> Result<ExitCode, Failure> {
     let mut reply = edge.get(PATH, &[]).await?;
     let registry = reply.get_mut("registry").map(Value::take).unwrap_or(reply);
     output::print(&render_one(&registry, args.format, "leader", || listing::describe(&registry)))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use mesh_core::{
-    BoxError, ManualClock, Settings as _,
+    BoxError, ManualClock, MemberEvents, MemberSnapshot, Membership, Settings as _,
     store::{AuditNote, Operation, Prefix, Txn},
 };
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     MemoryStore,
+    members::{GroupMember, GroupMembers, MemberRole, Members},
     reconcile::{Cached, ReconcileConfig, ReconcilerOptions},
 };
 
@@ -125,4 +126,69 @@ async fn audit_entries_are_listed_page_by_page() {
     ] {
         assert_eq!(ask(&routes, path).await.0, StatusCode::BAD_REQUEST, "{path}");
     }
+}
+
+/// A group of two, known to its leader or to the other one.
+struct Two {
+    leads: bool,
+}
+
+#[async_trait]
+impl Members for Two {
+    async fn members(&self) -> Result<GroupMembers, StoreError> {
+        let member = |name: &str, raft_id, role, behind| GroupMember {
+            node_id: name.parse().expect("an id"),
+            raft_id,
+            role,
+            answers: self.leads.then_some(true),
+            silent: self.leads.then_some(Duration::from_millis(250)),
+            behind: self.leads.then_some(behind),
+        };
+        Ok(GroupMembers {
+            told_by: "n1".parse().expect("an id"),
+            leads: self.leads,
+            group: "0a".to_owned(),
+            term: 3,
+            last_index: 40,
+            members: vec![member("n1", 1, MemberRole::Leader, 0), member("n2", 17, MemberRole::Learner, 5)],
+        })
+    }
+}
+
+/// A cluster whose members nobody knows.
+struct Nobody;
+
+impl Membership for Nobody {
+    fn snapshot(&self) -> MemberSnapshot {
+        MemberSnapshot::default()
+    }
+    fn subscribe(&self) -> (MemberSnapshot, MemberEvents) {
+        (MemberSnapshot::default(), Box::pin(futures_util::stream::pending()))
+    }
+}
+
+#[tokio::test]
+async fn members_are_told_with_what_is_not_known_of_them() {
+    let routes = |leads| {
+        members_routes(MembersOptions {
+            observer: "n2".parse().expect("an id"),
+            members: Arc::new(Two { leads }),
+            membership: Arc::new(Nobody),
+        })
+    };
+    let (status, _, body) = ask(&routes(true), "/control/v1/registry/members").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        body,
+        json!({
+            "api_version": "control/v1", "observer": "n2", "told_by": "n1", "first_hand": true, "group": "0a",
+            "term": 3, "last_index": 40,
+            "items": [
+                { "node_id": "n1", "raft_id": 1, "role": "leader", "answers": true, "silent": 0.25, "behind": 0, "addresses": [] },
+                { "node_id": "n2", "raft_id": 17, "role": "learner", "answers": true, "silent": 0.25, "behind": 5, "addresses": [] },
+            ],
+        })
+    );
+    let (_, _, body) = ask(&routes(false), "/control/registry/members").await;
+    assert_eq!((&body["first_hand"], &body["items"][1]["answers"]), (&json!(false), &Value::Null));
 }

@@ -1,6 +1,7 @@
 //! A node: identity, port, membership, gRPC and control API, joined and run together.
 
 mod builder;
+mod caches;
 mod control;
 mod edge;
 mod error;

@@ -12,18 +12,26 @@ use mesh_core::{
     BoxError, Clock, MemberSnapshot, Membership, NodeId, PeerIdentity, Role, Settings, Validated,
     store::VersionedStore,
 };
+use mesh_leader::Leadership;
 use mesh_registry::{
     Provider, RegistryConfig, RemoteStore, StoreService, VoterStore,
-    api::StatusOptions,
+    api::{MembersOptions, RegistryOptions, StatusOptions},
+    members::Members,
     metrics::MetricSources,
+    numbers::{Gauges, StoreNumbers},
     raft::{Begin, Peers, RaftError, RaftOptions, RaftStore},
+    reconcile::{ReconcileConfig, Reconciler, ReconcilerOptions},
 };
-use mesh_transport::rpc::{Channel, Channels, Lane, Target};
+use mesh_transport::{
+    edge::PageLimits,
+    rpc::{Channel, Channels, Lane, Target},
+};
 use tokio::{sync::watch, task::AbortHandle};
 use tonic::service::Routes;
 
 use super::{
     NodeError,
+    caches::LeadershipCache,
     rpc::{self, target},
 };
 
@@ -66,6 +74,10 @@ pub(super) struct Registry {
     pub(super) raft: Option<RaftStore>,
     service: Option<StoreService>,
     remote: RemoteStore,
+    members: Arc<dyn Members>,
+    membership: Arc<dyn Membership>,
+    reconciler: Option<Arc<Reconciler>>,
+    reconcile_config: Validated<ReconcileConfig>,
     pub(super) tasks: Vec<AbortHandle>,
 }
 
@@ -94,21 +106,55 @@ impl Registry {
             return Ok(None);
         }
         let remote_config = parts.config.remote.clone().validate().map_err(NodeError::Settings)?;
+        let reconcile_config = parts.config.reconcile.clone().validate().map_err(NodeError::Settings)?;
         let own = parts.local.node_id().clone();
         let (sender, voters) = watch::channel(candidates(&parts.membership.snapshot(), &own));
         let following = tokio::spawn(follow(Arc::clone(&parts.membership), own, sender)).abort_handle();
         let remote = RemoteStore::new(parts.channels.clone(), Arc::new(voters), remote_config);
         let tasks = vec![following];
+        let membership = Arc::clone(&parts.membership);
         if parts.local.role().as_str() != Role::CONTROL {
             let store = Arc::new(remote.clone());
-            return Ok(Some(Self { store, raft: None, service: None, remote, tasks }));
+            return Ok(Some(Self {
+                store: Arc::clone(&store) as _,
+                raft: None,
+                service: None,
+                remote,
+                members: store,
+                membership,
+                reconciler: None,
+                reconcile_config,
+                tasks,
+            }));
         }
         let service_config = parts.config.service.clone().validate().map_err(NodeError::Settings)?;
         let raft = voter(parts).await?;
-        let hint = Arc::new(raft.clone());
-        let service = StoreService::with_leader(Arc::clone(&hint) as _, hint, service_config);
+        let service = StoreService::with_group(Arc::new(raft.clone()), service_config);
         let store = Arc::new(VoterStore::new(raft.clone(), remote.clone()));
-        Ok(Some(Self { store, raft: Some(raft), service: Some(service), remote, tasks }))
+        Ok(Some(Self {
+            store: Arc::clone(&store) as _,
+            raft: Some(raft),
+            service: Some(service),
+            remote,
+            members: store,
+            membership,
+            reconciler: None,
+            reconcile_config,
+            tasks,
+        }))
+    }
+
+    /// Compares what this node remembers with the store from here on.
+    pub(super) fn reconcile(&mut self, local: &NodeId, leadership: Leadership, clock: Arc<dyn Clock>) {
+        self.reconciler = Some(Arc::new(Reconciler::start(ReconcilerOptions {
+            store: Arc::clone(&self.store),
+            caches: vec![Arc::new(LeadershipCache(leadership))],
+            local: local.clone(),
+            config: self.reconcile_config.clone(),
+            // The leader among the voters sees to it.
+            retention: None,
+            clock,
+        })));
     }
 
     /// The routes with what this node serves to others.
@@ -130,13 +176,52 @@ impl Registry {
         StatusOptions { observer: observer.clone(), store: Arc::clone(&self.store), voters: Arc::new(voters) }
     }
 
+    /// What the control API tells of those who vote.
+    pub(super) fn members(&self, observer: &NodeId) -> MembersOptions {
+        let (members, membership) = (Arc::clone(&self.members), Arc::clone(&self.membership));
+        MembersOptions { observer: observer.clone(), members, membership }
+    }
+
+    /// What the control API tells of differences and of what was done.
+    pub(super) fn routes(&self, pages: PageLimits) -> Option<RegistryOptions> {
+        let reconciler = Arc::clone(self.reconciler.as_ref()?);
+        Some(RegistryOptions { reconciler, store: Arc::clone(&self.store), pages })
+    }
+
     /// Its numbers.
     pub(super) fn metrics(&self) -> MetricSources {
-        let sources = MetricSources::new(Arc::new(self.remote.clone())).remote(self.remote.counters());
+        let numbers = Numbers {
+            raft: self.raft.clone(),
+            remote: self.remote.clone(),
+            reconciler: self.reconciler.clone(),
+        };
+        let mut sources = MetricSources::new(Arc::new(numbers)).remote(self.remote.counters());
+        if let Some(reconciler) = &self.reconciler {
+            sources = sources.reconciler(reconciler.counters());
+        }
         match &self.service {
             Some(service) => sources.service(service.counters()),
             None => sources,
         }
+    }
+}
+
+/// The numbers of whatever this node has of the store.
+struct Numbers {
+    raft: Option<RaftStore>,
+    remote: RemoteStore,
+    reconciler: Option<Arc<Reconciler>>,
+}
+
+impl Gauges for Numbers {
+    fn numbers(&self) -> StoreNumbers {
+        if let Some(raft) = self.raft.as_ref().filter(|raft| raft.group().is_some()) {
+            return raft.numbers();
+        }
+        let seen = self.reconciler.as_ref().map(|reconciler| reconciler.state_diff());
+        // A node without a copy knows how far the store was when it last looked.
+        let revision = seen.filter(|diff| diff.looked_at.is_some()).map(|diff| diff.revision.0);
+        StoreNumbers { revision, ..self.remote.numbers() }
     }
 }
 
