@@ -4,12 +4,17 @@
 //! |---|---|
 //! | `GET /control/v1/registry` | a [`RegistryReply`]: how the store stands |
 //! | `GET /control/v1/registry/members` | a [`MembersReply`]: who votes, who answers, who lacks how much |
+//! | `GET /control/v1/registry/snapshot` | the whole store at one revision, for operators |
+//! | `/control/v1/registry/restores…` | puts a snapshot in the place of the store, for operators; see [`restore_routes`] |
 //! | `GET /control/v1/state-diff` | a [`StateDiffReply`]: what this node's caches have otherwise than the store |
 //! | `GET /control/v1/audit` | an [`AuditReply`]: who changed what, by time; takes `limit`, `cursor`, `from_ms`, `until_ms` |
 //!
 //! The same without `v1/`.
 
+mod access;
 mod members;
+mod restore;
+mod snapshot;
 mod status;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -34,7 +39,13 @@ use crate::{
     reconcile::{Difference, Reconciler},
 };
 
+pub use access::{Elsewhere, Keeper};
 pub use members::{MemberItem, MembersOptions, MembersReply, members_routes};
+pub use restore::{
+    IDLE_MAX, PIECE_BYTES_MAX, RestoreFailure, RestoreOptions, RestorePhase, RestoreReply, RestoreRequest,
+    SnapshotContents, restore_routes,
+};
+pub use snapshot::{SnapshotOptions, snapshot_routes};
 pub use status::{RegistryReply, RegistryState, StatusOptions, VotersKnown, status_routes};
 
 /// The value of `api_version` in every reply.
@@ -258,6 +269,7 @@ fn unanswered(error: &StoreError) -> Problem {
     let (status, code) = match error {
         StoreError::Denied { .. } => (StatusCode::FORBIDDEN, "registry.denied"),
         StoreError::Invalid { .. } => (StatusCode::BAD_REQUEST, "registry.invalid"),
+        StoreError::Unsupported { .. } => (StatusCode::NOT_IMPLEMENTED, "registry.unsupported"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "registry.unavailable"),
     };
     Problem::new(status, code, "the registry did not answer")

@@ -426,7 +426,7 @@ impl store_server::Store for StoreService {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let shared = &self.shared;
         let peer = shared.caller(&request)?;
-        shared.allow(Access::operator(&peer, "take a snapshot"), &peer)?;
+        shared.allow(Access::keeper(&peer, "take a snapshot"), &peer)?;
         shared.require_leader("take a snapshot")?;
         let place = permit(&shared.transfers, TRANSFERS_MAX).inspect_err(|_| shared.counters.shed())?;
         let snapshot = shared.store.snapshot().await.map_err(|error| failures::of_store(&error))?;
@@ -440,7 +440,7 @@ impl store_server::Store for StoreService {
     ) -> Result<Response<wire::RestoreReply>, Status> {
         let shared = &self.shared;
         let peer = shared.caller(&request)?;
-        shared.allow(Access::operator(&peer, "restore a snapshot"), &peer)?;
+        shared.allow(Access::keeper(&peer, "restore a snapshot"), &peer)?;
         shared.require_leader("restore a snapshot")?;
         let _place = permit(&shared.transfers, TRANSFERS_MAX).inspect_err(|_| shared.counters.shed())?;
         let snapshot = transfer::pieces(request.into_inner());

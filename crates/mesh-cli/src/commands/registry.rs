@@ -1,6 +1,10 @@
 //! `mesh registry …`
 
+mod file;
 mod members;
+mod repair;
+mod restore;
+mod snapshot;
 
 use std::process::ExitCode;
 
@@ -17,10 +21,13 @@ use crate::{
 const PATH: &str = "/control/v1/registry";
 
 pub(super) async fn run(connection: &ConnectionArgs, command: RegistryCommand) -> Result<ExitCode, Failure> {
-    let edge = super::edge(connection).await?;
+    let edge = async || super::edge(connection).await;
     match command {
-        RegistryCommand::Status(args) => status(&edge, args).await,
-        RegistryCommand::Members(args) => members::run(&edge, args).await,
+        RegistryCommand::Status(args) => status(&edge().await?, args).await,
+        RegistryCommand::Members(args) => members::run(&edge().await?, args).await,
+        RegistryCommand::Snapshot(args) => snapshot::run(&edge().await?, args).await,
+        RegistryCommand::Restore(args) => restore::run(&edge().await?, args).await,
+        RegistryCommand::Repair(args) => repair::run(args),
     }
 }
 

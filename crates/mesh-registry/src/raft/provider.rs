@@ -34,7 +34,7 @@ use crate::{
 /// How long a request waits for the next leader before it looks again.
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a snapshot that is to be restored, in one entry.
-const RESTORE_PIECE_BYTES: usize = 512 << 10;
+pub(super) const RESTORE_PIECE_BYTES: usize = 512 << 10;
 
 /// A node of the group of voters, or one that may become one. Clones share it.
 ///

@@ -2275,7 +2275,7 @@ pub mod store_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Compact"));
             self.inner.unary(req, path, codec).await
         }
-        /// The whole store at one revision. For operators.
+        /// The whole store at one revision. For operators and nodes that may vote.
         pub async fn snapshot(
             &mut self,
             request: impl tonic::IntoRequest<super::SnapshotRequest>,
@@ -2300,7 +2300,7 @@ pub mod store_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Snapshot"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Replaces the whole store. For operators.
+        /// Replaces the whole store. For operators and nodes that may vote.
         pub async fn restore(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SnapshotPart>,
@@ -2439,12 +2439,12 @@ pub mod store_server {
             >
             + std::marker::Send
             + 'static;
-        /// The whole store at one revision. For operators.
+        /// The whole store at one revision. For operators and nodes that may vote.
         async fn snapshot(
             &self,
             request: tonic::Request<super::SnapshotRequest>,
         ) -> std::result::Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
-        /// Replaces the whole store. For operators.
+        /// Replaces the whole store. For operators and nodes that may vote.
         async fn restore(
             &self,
             request: tonic::Request<tonic::Streaming<super::SnapshotPart>>,

@@ -226,6 +226,7 @@ impl NodeBuilder {
                 leadership: node.leadership.clone(),
                 registry_metrics: node.registry.as_ref().map(Registry::metrics),
                 registry_status: node.registry.as_ref().map(|registry| registry.status(node.id())),
+                registry_whole: node.registry.as_ref().map(|registry| registry.whole(Arc::clone(&clock))),
                 registry_members: node.registry.as_ref().map(|registry| registry.members(node.id())),
                 registry_routes: node.registry.as_ref().and_then(|registry| registry.routes(pages)),
             };

@@ -8,6 +8,7 @@ mod error;
 mod log;
 mod metadata;
 mod registry;
+mod repair;
 mod rpc;
 mod startup;
 
@@ -28,6 +29,7 @@ use tokio::task::AbortHandle;
 pub use builder::NodeBuilder;
 pub use error::{NodeError, ResolveError};
 pub use registry::found_cluster;
+pub use repair::RegistryRepair;
 
 use self::{control::LeaveSwitch, edge::State, registry::Registry, rpc::Rpc};
 
