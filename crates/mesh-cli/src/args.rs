@@ -219,6 +219,65 @@ pub struct PeersShowArgs {
 pub enum RegistryCommand {
     /// Show who votes, who takes writes, and how far the store is
     Status(OutputArgs),
+    /// List voters and learners: who leads, who answers, who lacks how much
+    Members(OutputArgs),
+    /// Save the whole store, at one revision, to a file
+    Snapshot(SnapshotArgs),
+    /// Put the store of a snapshot in the place of the present one
+    Restore(RestoreArgs),
+    /// Look a stopped voter's files over, and put a damaged registry out of the way; nothing is deleted
+    Repair(RepairArgs),
+}
+
+/// Arguments of `mesh registry repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// Where the node's settings come from.
+    #[command(flatten)]
+    pub source: ConfigSource,
+    /// Move the registry aside if it is damaged; without it, only report
+    #[arg(long)]
+    pub yes: bool,
+    /// Move it aside even if it is sound: its group was replaced by a new one
+    #[arg(long)]
+    pub even_if_sound: bool,
+    /// A snapshot to begin a new group with; with --new-group
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub from: Option<PathBuf>,
+    /// Begin a new group at the next start, since the old one has lost its quorum for good
+    #[arg(long)]
+    pub new_group: bool,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `mesh registry snapshot`.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// The file; it appears once it is whole
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `mesh registry restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The file, as `mesh registry snapshot` made it
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Why; it is kept in the audit
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `mesh leaders …`

@@ -33,6 +33,10 @@ use crate::{
 
 /// The largest reply that is read, in bytes.
 const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Times that an answer which names another node is followed.
+const REDIRECTS_MAX: usize = 2;
+const JSON: &str = "application/json";
+const OCTETS: &str = "application/octet-stream";
 /// Longest time for a connection, so that one dead node leaves time for the next.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
@@ -53,7 +57,15 @@ struct Ask<'a> {
     path_and_query: &'a str,
     accept: &'static str,
     last_event_id: Option<&'a str>,
+    content_type: &'static str,
     body: Bytes,
+}
+
+impl<'a> Ask<'a> {
+    fn get(path_and_query: &'a str, accept: &'static str) -> Self {
+        let (method, body) = (Method::GET, Bytes::new());
+        Self { method, path_and_query, accept, last_event_id: None, content_type: JSON, body }
+    }
 }
 
 impl Edge {
@@ -112,14 +124,7 @@ impl Edge {
     /// Nobody answered, or the answer was a refusal; the failure says which and what to do.
     pub async fn get(&self, path: &str, query: &[(String, String)]) -> Result<Value, Failure> {
         let path_and_query = with_query(path, query);
-        let ask = Ask {
-            method: Method::GET,
-            path_and_query: &path_and_query,
-            accept: "application/json",
-            last_event_id: None,
-            body: Bytes::new(),
-        };
-        self.json(&ask).await
+        self.json(&Ask::get(&path_and_query, JSON)).await
     }
 
     /// Asks for a change and reads the JSON answer.
@@ -128,15 +133,42 @@ impl Edge {
     ///
     /// As [`get`](Self::get). After a timeout the change may or may not have been made.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        Ok(self.post_somewhere(path, body).await?.0)
+    }
+
+    /// As [`post`](Self::post), with the address that answered: what was begun there goes on there.
+    ///
+    /// # Errors
+    ///
+    /// As [`post`](Self::post).
+    pub async fn post_somewhere(&self, path: &str, body: &Value) -> Result<(Value, String), Failure> {
         let body = Bytes::from(body.to_string());
-        let ask = Ask {
-            method: Method::POST,
-            path_and_query: path,
-            accept: "application/json",
-            last_event_id: None,
-            body,
-        };
-        self.json(&ask).await
+        self.json_from(&Ask { method: Method::POST, body, ..Ask::get(path, JSON) }).await
+    }
+
+    /// Sends bytes, and reads the JSON answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). After a timeout the bytes may or may not have been taken.
+    pub async fn put(&self, path_and_query: &str, body: Bytes) -> Result<Value, Failure> {
+        let put = Ask { method: Method::PUT, content_type: OCTETS, body, ..Ask::get(path_and_query, JSON) };
+        self.json(&put).await
+    }
+
+    /// Reads bytes of any length, piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn download(&self, path: &str) -> Result<Download, Failure> {
+        let (response, address) = self.send(&Ask::get(path, OCTETS)).await?;
+        if !response.status().is_success() {
+            let status = response.status();
+            let body = self.body(response, &address).await?;
+            return Err(refusal(status, &body, &address, path));
+        }
+        Ok(Download { body: response.into_body(), address, timeout: self.target.timeout })
     }
 
     /// Opens a stream of server-sent events.
@@ -151,13 +183,7 @@ impl Edge {
         last_event_id: Option<&str>,
     ) -> Result<ServerEvents, Failure> {
         let path_and_query = with_query(path, query);
-        let ask = Ask {
-            method: Method::GET,
-            path_and_query: &path_and_query,
-            accept: "text/event-stream",
-            last_event_id,
-            body: Bytes::new(),
-        };
+        let ask = Ask { last_event_id, ..Ask::get(&path_and_query, "text/event-stream") };
         let (response, address) = self.send(&ask).await?;
         if !response.status().is_success() {
             let status = response.status();
@@ -173,14 +199,7 @@ impl Edge {
     ///
     /// Nobody answered.
     pub async fn page(&self, path: &str) -> Result<(StatusCode, String), Failure> {
-        let ask = Ask {
-            method: Method::GET,
-            path_and_query: path,
-            accept: "*/*",
-            last_event_id: None,
-            body: Bytes::new(),
-        };
-        let (response, address) = self.send(&ask).await?;
+        let (response, address) = self.send(&Ask::get(path, "*/*")).await?;
         let status = response.status();
         let body = self.body(response, &address).await?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
@@ -192,20 +211,17 @@ impl Edge {
     ///
     /// Nobody answered.
     pub async fn date(&self) -> Result<Option<u64>, Failure> {
-        let ask = Ask {
-            method: Method::GET,
-            path_and_query: "/healthz",
-            accept: "*/*",
-            last_event_id: None,
-            body: Bytes::new(),
-        };
-        let (response, _) = self.send(&ask).await?;
+        let (response, _) = self.send(&Ask::get("/healthz", "*/*")).await?;
         let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
         let date = date.and_then(|text| httpdate::parse_http_date(text).ok());
         Ok(date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()))
     }
 
     async fn json(&self, ask: &Ask<'_>) -> Result<Value, Failure> {
+        Ok(self.json_from(ask).await?.0)
+    }
+
+    async fn json_from(&self, ask: &Ask<'_>) -> Result<(Value, String), Failure> {
         let (response, address) = self.send(ask).await?;
         let status = response.status();
         let body = self.body(response, &address).await?;
@@ -213,13 +229,14 @@ impl Edge {
             return Err(refusal(status, &body, &address, ask.path_and_query));
         }
         if body.is_empty() {
-            return Ok(Value::Null);
+            return Ok((Value::Null, address));
         }
-        serde_json::from_slice(&body).map_err(|error| {
+        let document = serde_json::from_slice(&body).map_err(|error| {
             Failure::from_error(Exit::Failed, &error)
                 .while_doing(format!("the answer of {address} to {} is not JSON", ask.path_and_query))
                 .next("check that this address is the edge port of a Mesh node")
-        })
+        })?;
+        Ok((document, address))
     }
 
     async fn body(&self, response: Response<Incoming>, address: &str) -> Result<Bytes, Failure> {
@@ -232,8 +249,20 @@ impl Edge {
         }
     }
 
-    /// Sends to the first address that takes the connection.
+    /// Sends to the first address that takes the connection, and on to where that one says the answer is.
     async fn send(&self, ask: &Ask<'_>) -> Result<(Response<Incoming>, String), Failure> {
+        let (mut response, mut address) = self.send_once(ask).await?;
+        for _ in 0..REDIRECTS_MAX {
+            let Some(next) = redirected(&response) else { break };
+            (response, address) =
+                self.at(&next).send_once(ask).await.map_err(|failure| {
+                    failure.while_doing(format!("{address} says that {next} can answer"))
+                })?;
+        }
+        Ok((response, address))
+    }
+
+    async fn send_once(&self, ask: &Ask<'_>) -> Result<(Response<Incoming>, String), Failure> {
         let mut refused = Vec::new();
         let mut exit = Exit::Unreachable;
         for address in &self.target.context.edge {
@@ -278,7 +307,7 @@ impl Edge {
             .header(header::ACCEPT, ask.accept)
             .header(header::USER_AGENT, concat!("mesh-cli/", env!("CARGO_PKG_VERSION")));
         if !ask.body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, ask.content_type);
         }
         if let Some(id) = ask.last_event_id {
             request = request.header("last-event-id", id);
@@ -316,6 +345,58 @@ impl Edge {
             Err(Failure::new(Exit::Unreachable, format!("{address}: no connection within {limit}")))
         })
     }
+}
+
+/// Bytes on their way from a node.
+#[derive(Debug)]
+pub struct Download {
+    body: Incoming,
+    address: String,
+    timeout: Duration,
+}
+
+impl Download {
+    /// The node's address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The next bytes; `None` at their end.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke, or nothing came for as long as answers are waited for.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let frame = timeout(self.timeout, self.body.frame()).await.map_err(|_| {
+                let after = humantime::format_duration(self.timeout);
+                Failure::new(Exit::TimeoutOrPartial, format!("{} sent nothing for {after}", self.address))
+                    .next("try again with a longer --timeout")
+            })?;
+            match frame {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    return Err(Failure::new(Exit::Unreachable, tls_words(&error))
+                        .while_doing(format!("the answer of {} broke off", self.address)));
+                }
+            }
+        }
+    }
+}
+
+/// The address of the node that can answer, if this one can't.
+fn redirected(response: &Response<Incoming>) -> Option<String> {
+    if response.status() != StatusCode::TEMPORARY_REDIRECT {
+        return None;
+    }
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let address = location.strip_prefix("https://")?.split('/').next()?;
+    is_address(address).then(|| address.to_owned())
 }
 
 fn is_address(address: &str) -> bool {

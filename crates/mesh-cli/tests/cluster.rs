@@ -1,5 +1,6 @@
 //! The real command against real clusters of child processes.
 
+mod registry;
 mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt};

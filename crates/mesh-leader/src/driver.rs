@@ -269,6 +269,16 @@ impl Leadership {
         self.command(Command::Undrain).await
     }
 
+    /// Reads all records of leadership again, for whoever found that what this node remembers differs from
+    /// the store ([`remembered`](crate::remembered)). Returns before they are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Stopped`] once leadership has ended.
+    pub async fn reread(&self) -> Result<(), Refusal> {
+        self.command(Command::Reread).await
+    }
+
     /// Drains for at most `patience`, closes the session and ends.
     ///
     /// # Cancel safety

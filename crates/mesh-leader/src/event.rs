@@ -153,6 +153,8 @@ pub enum Command {
     Undrain,
     /// Renew the session now: somebody waits for certainty.
     Confirm,
+    /// Read all records again: what is remembered was found to differ from the store.
+    Reread,
     /// Close the session and stop. What is still held is given up. [`Effect::Done`] follows.
     Close {
         /// Returned with the outcome.

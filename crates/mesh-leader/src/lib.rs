@@ -20,6 +20,7 @@ pub mod metrics;
 )]
 mod planted;
 mod records;
+mod remembered;
 #[cfg(feature = "rpc")]
 pub mod rpc;
 mod scope;
@@ -47,5 +48,6 @@ pub(crate) use planted::PlantedBug;
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use records::lease_key;
+pub use remembered::{expected, records_prefix, remembered};
 pub use scope::{Scope, ScopeError, ScopeKind};
 pub use ttl::{TtlAdmission, TtlRefusal};

@@ -2,11 +2,19 @@
 //!
 //! | route | answer |
 //! |---|---|
+//! | `GET /control/v1/registry` | a [`RegistryReply`]: how the store stands |
+//! | `GET /control/v1/registry/members` | a [`MembersReply`]: who votes, who answers, who lacks how much |
+//! | `GET /control/v1/registry/snapshot` | the whole store at one revision, for operators |
+//! | `/control/v1/registry/restores…` | puts a snapshot in the place of the store, for operators; see [`restore_routes`] |
 //! | `GET /control/v1/state-diff` | a [`StateDiffReply`]: what this node's caches have otherwise than the store |
 //! | `GET /control/v1/audit` | an [`AuditReply`]: who changed what, by time; takes `limit`, `cursor`, `from_ms`, `until_ms` |
 //!
-//! The same under `/control/state-diff` and `/control/audit`.
+//! The same without `v1/`.
 
+mod access;
+mod members;
+mod restore;
+mod snapshot;
 mod status;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -31,6 +39,13 @@ use crate::{
     reconcile::{Difference, Reconciler},
 };
 
+pub use access::{Elsewhere, Keeper};
+pub use members::{MemberItem, MembersOptions, MembersReply, members_routes};
+pub use restore::{
+    IDLE_MAX, PIECE_BYTES_MAX, RestoreFailure, RestoreOptions, RestorePhase, RestoreReply, RestoreRequest,
+    SnapshotContents, restore_routes,
+};
+pub use snapshot::{SnapshotOptions, snapshot_routes};
 pub use status::{RegistryReply, RegistryState, StatusOptions, VotersKnown, status_routes};
 
 /// The value of `api_version` in every reply.
@@ -39,6 +54,7 @@ pub const API_VERSION: &str = "control/v1";
 const AUDIT: &str = "audit";
 
 /// What the routes need.
+#[derive(Clone)]
 pub struct RegistryOptions {
     /// Compares the caches with the store.
     pub reconciler: Arc<Reconciler>,
@@ -253,6 +269,7 @@ fn unanswered(error: &StoreError) -> Problem {
     let (status, code) = match error {
         StoreError::Denied { .. } => (StatusCode::FORBIDDEN, "registry.denied"),
         StoreError::Invalid { .. } => (StatusCode::BAD_REQUEST, "registry.invalid"),
+        StoreError::Unsupported { .. } => (StatusCode::NOT_IMPLEMENTED, "registry.unsupported"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "registry.unavailable"),
     };
     Problem::new(status, code, "the registry did not answer")

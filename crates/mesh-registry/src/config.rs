@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use mesh_core::{SettingError, Settings};
 
+#[cfg(feature = "etcd")]
+use crate::etcd::EtcdConfig;
+#[cfg(feature = "postgres")]
+use crate::postgres::PostgresConfig;
+#[cfg(feature = "tokio")]
+use crate::reconcile::ReconcileConfig;
 #[cfg(feature = "rpc")]
 use crate::{RemoteConfig, ServiceConfig};
 
@@ -23,7 +29,8 @@ use crate::{RemoteConfig, ServiceConfig};
     serde(deny_unknown_fields, default)
 )]
 pub struct RegistryConfig {
-    /// Who keeps the store: `voters` among the nodes of this cluster, or `off`. Default: voters.
+    /// Who keeps the store: `voters` among the nodes of this cluster, an `etcd` or a `postgres` that is there
+    /// already (builds with the feature of that name), or `off`. Default: voters.
     pub provider: Provider,
     /// Nodes that vote, once there are so many with the role `control`; 1, 3 or 5. Default: 3.
     pub voters: u32,
@@ -56,12 +63,21 @@ pub struct RegistryConfig {
     /// How long a voter has to be gone before another node takes its place. Default: 30s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub voter_dead_after: Duration,
+    /// How what a node remembers of the store is compared with it.
+    #[cfg(feature = "tokio")]
+    pub reconcile: ReconcileConfig,
     /// The store as a service for other nodes, on nodes that may vote.
     #[cfg(feature = "rpc")]
     pub service: ServiceConfig,
     /// How a node reaches the voters.
     #[cfg(feature = "rpc")]
     pub remote: RemoteConfig,
+    /// Where etcd is, for the provider `etcd`. Builds with the feature `etcd`.
+    #[cfg(feature = "etcd")]
+    pub etcd: EtcdConfig,
+    /// Where PostgreSQL is, for the provider `postgres`. Builds with the feature `postgres`.
+    #[cfg(feature = "postgres")]
+    pub postgres: PostgresConfig,
 }
 
 /// Who keeps the store.
@@ -72,8 +88,33 @@ pub enum Provider {
     /// Nodes of the cluster with the role `control`; all others are their clients.
     #[default]
     Voters,
+    /// An etcd that is there already; needs a build with the feature `etcd`.
+    Etcd,
+    /// A PostgreSQL that is there already; needs a build with the feature `postgres`.
+    Postgres,
     /// Nobody: the node has no registry and no leadership.
     Off,
+}
+
+impl Provider {
+    /// As the setting names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Voters => "voters",
+            Self::Etcd => "etcd",
+            Self::Postgres => "postgres",
+            Self::Off => "off",
+        }
+    }
+
+    /// Whether this build has it.
+    pub fn is_built(self) -> bool {
+        match self {
+            Self::Voters | Self::Off => true,
+            Self::Etcd => cfg!(feature = "etcd"),
+            Self::Postgres => cfg!(feature = "postgres"),
+        }
+    }
 }
 
 impl Default for RegistryConfig {
@@ -91,10 +132,16 @@ impl Default for RegistryConfig {
             audit_retention: Duration::from_secs(30 * 86_400),
             drift_ppm: 1000,
             voter_dead_after: Duration::from_secs(30),
+            #[cfg(feature = "tokio")]
+            reconcile: ReconcileConfig::default(),
             #[cfg(feature = "rpc")]
             service: ServiceConfig::default(),
             #[cfg(feature = "rpc")]
             remote: RemoteConfig::default(),
+            #[cfg(feature = "etcd")]
+            etcd: EtcdConfig::default(),
+            #[cfg(feature = "postgres")]
+            postgres: PostgresConfig::default(),
         }
     }
 }
@@ -109,6 +156,11 @@ impl Settings for RegistryConfig {
         let mut report = |setting: &str, value: String, rule: String| {
             problems.push(SettingError::new(format!("registry.{setting}"), value, rule));
         };
+        if !self.provider.is_built() {
+            let name = self.provider.as_str();
+            let rule = format!("is not in this build; build with --features {name}, or choose voters or off");
+            report("provider", name.to_owned(), rule);
+        }
         if ![1, 3, 5].contains(&self.voters) {
             report("voters", self.voters.to_string(), "must be 1, 3 or 5".to_owned());
         }
@@ -146,11 +198,17 @@ impl Settings for RegistryConfig {
                 report(setting, value.to_string(), format!("must be between {least} and {most}"));
             }
         }
+        #[cfg(feature = "tokio")]
+        problems.extend(self.reconcile.problems());
         #[cfg(feature = "rpc")]
         {
             problems.extend(self.service.problems());
             problems.extend(self.remote.problems());
         }
+        #[cfg(feature = "etcd")]
+        problems.extend(self.etcd.problems());
+        #[cfg(feature = "postgres")]
+        problems.extend(self.postgres.problems());
         problems
     }
 }
@@ -158,6 +216,18 @@ impl Settings for RegistryConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_provider_that_is_not_built_in_names_its_feature() {
+        for (provider, name) in [(Provider::Etcd, "etcd"), (Provider::Postgres, "postgres")] {
+            let config = RegistryConfig { provider, ..RegistryConfig::default() };
+            let problems: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
+            let refused = format!(
+                "registry.provider ({name}) is not in this build; build with --features {name}, or choose voters or off"
+            );
+            assert_eq!(problems, if provider.is_built() { vec![] } else { vec![refused] });
+        }
+    }
 
     #[test]
     fn defaults_are_valid_and_each_broken_rule_is_named() {

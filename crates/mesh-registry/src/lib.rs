@@ -24,6 +24,8 @@ pub mod etcd;
 mod hub;
 mod leader_hint;
 #[cfg(feature = "tokio")]
+pub mod members;
+#[cfg(feature = "tokio")]
 mod memory;
 #[cfg(feature = "metrics")]
 pub mod metrics;

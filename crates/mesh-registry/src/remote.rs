@@ -31,6 +31,7 @@ use tonic::{Response, Status};
 
 use crate::{
     counters::RemoteCounters,
+    members::{GroupMembers, Members},
     state::Refusal,
     wire::{self, WireError, failures::Failure, store_client::StoreClient, values},
 };
@@ -113,6 +114,20 @@ impl crate::numbers::Gauges for RemoteStore {
         // A leader that does not answer is forgotten.
         let quorum = Some(self.leader().is_some());
         crate::numbers::StoreNumbers { quorum, ..Default::default() }
+    }
+}
+
+#[async_trait]
+impl Members for RemoteStore {
+    /// As the leader knows it, else as a voter does that answers.
+    async fn members(&self) -> Result<GroupMembers, StoreError> {
+        let shared = &self.shared;
+        let call = &Call::read("tell who votes", Whom::LeaderFirst, shared.timeout());
+        let send = |mut client: StoreClient<Channel>, left| {
+            let request = call.request(wire::MembersRequest {}, left);
+            async move { client.members(request).await }
+        };
+        read(shared.run(call, send).await?.reply)
     }
 }
 

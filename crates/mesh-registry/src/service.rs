@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     counters::ServiceCounters,
     leader_hint::{LeaderHint, Leadership, LedBy},
+    members::Members,
     state::Refusal,
     wire::{self, WireError, failures, store_server, values},
 };
@@ -70,6 +71,7 @@ pub struct StoreService {
 struct Shared {
     store: Arc<dyn VersionedStore>,
     leader: Option<Arc<dyn LeaderHint>>,
+    members: Option<Arc<dyn Members>>,
     config: Validated<ServiceConfig>,
     access: Access,
     owners: Owners,
@@ -85,7 +87,7 @@ const TRANSFERS_MAX: usize = 2;
 impl StoreService {
     /// Serves `store`, which takes changes and linearizable reads on every node.
     pub fn new(store: Arc<dyn VersionedStore>, config: Validated<ServiceConfig>) -> Self {
-        Self::build(store, None, config)
+        Self::build(store, None, None, config)
     }
 
     /// Serves `store`, of which one node leads.
@@ -94,17 +96,27 @@ impl StoreService {
         leader: Arc<dyn LeaderHint>,
         config: Validated<ServiceConfig>,
     ) -> Self {
-        Self::build(store, Some(leader), config)
+        Self::build(store, Some(leader), None, config)
+    }
+
+    /// Serves `store`, of which one node leads, and tells who else is in its group.
+    pub fn with_group<S: LeaderHint + Members + VersionedStore>(
+        store: Arc<S>,
+        config: Validated<ServiceConfig>,
+    ) -> Self {
+        Self::build(Arc::clone(&store) as _, Some(Arc::clone(&store) as _), Some(store), config)
     }
 
     fn build(
         store: Arc<dyn VersionedStore>,
         leader: Option<Arc<dyn LeaderHint>>,
+        members: Option<Arc<dyn Members>>,
         config: Validated<ServiceConfig>,
     ) -> Self {
         let shared = Shared {
             store,
             leader,
+            members,
             access: Access::new(&config.access),
             owners: Owners::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
@@ -414,7 +426,7 @@ impl store_server::Store for StoreService {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let shared = &self.shared;
         let peer = shared.caller(&request)?;
-        shared.allow(Access::operator(&peer, "take a snapshot"), &peer)?;
+        shared.allow(Access::keeper(&peer, "take a snapshot"), &peer)?;
         shared.require_leader("take a snapshot")?;
         let place = permit(&shared.transfers, TRANSFERS_MAX).inspect_err(|_| shared.counters.shed())?;
         let snapshot = shared.store.snapshot().await.map_err(|error| failures::of_store(&error))?;
@@ -428,7 +440,7 @@ impl store_server::Store for StoreService {
     ) -> Result<Response<wire::RestoreReply>, Status> {
         let shared = &self.shared;
         let peer = shared.caller(&request)?;
-        shared.allow(Access::operator(&peer, "restore a snapshot"), &peer)?;
+        shared.allow(Access::keeper(&peer, "restore a snapshot"), &peer)?;
         shared.require_leader("restore a snapshot")?;
         let _place = permit(&shared.transfers, TRANSFERS_MAX).inspect_err(|_| shared.counters.shed())?;
         let snapshot = transfer::pieces(request.into_inner());
@@ -457,6 +469,20 @@ impl store_server::Store for StoreService {
             records: status.records,
             sessions: status.sessions,
         }))
+    }
+
+    async fn members(
+        &self,
+        request: Request<wire::MembersRequest>,
+    ) -> Result<Response<wire::MembersReply>, Status> {
+        let (_peer, _place) = self.shared.admit(&request)?;
+        let Some(members) = &self.shared.members else {
+            let (operation, provider) = ("tell who votes", "served");
+            let reason = "no group of voters keeps it";
+            return Err(failures::of_store(&StoreError::Unsupported { provider, operation, reason }));
+        };
+        let group = members.members().await.map_err(|error| failures::of_store(&error))?;
+        Ok(Response::new(group.into()))
     }
 }
 

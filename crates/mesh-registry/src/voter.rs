@@ -15,7 +15,11 @@ use mesh_core::{
     },
 };
 
-use crate::{LeaderHint, Leadership, RemoteStore, raft::RaftStore};
+use crate::{
+    LeaderHint, Leadership, RemoteStore,
+    members::{GroupMembers, Members},
+    raft::RaftStore,
+};
 
 /// How often the other way is tried when the leader changed in between.
 const TURNS_MAX: usize = 4;
@@ -100,6 +104,20 @@ impl VoterStore {
     /// The store of this node's voter; `others` reaches the other nodes of the group.
     pub fn new(raft: RaftStore, others: RemoteStore) -> Self {
         Self { raft, others }
+    }
+}
+
+#[async_trait]
+impl Members for VoterStore {
+    /// As the leader knows it, else as this node does.
+    async fn members(&self) -> Result<GroupMembers, StoreError> {
+        if self.raft.leadership() == Leadership::Here || self.raft.group().is_none() {
+            return near!(self, members());
+        }
+        match self.others.members().await {
+            Ok(group) if group.leads => Ok(group),
+            _ => self.raft.members().await,
+        }
     }
 }
 

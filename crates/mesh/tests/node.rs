@@ -1,5 +1,7 @@
 //! Whole nodes in one process, over real sockets of the loopback interface.
 
+#[cfg(feature = "etcd")]
+mod external;
 mod support;
 
 use std::time::Duration;

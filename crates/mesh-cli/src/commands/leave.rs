@@ -1,17 +1,14 @@
 //! `mesh leave`
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use tokio::io::AsyncBufReadExt;
 
+use super::confirm::confirm;
 use crate::{
     args::{ConnectionArgs, LeaveArgs},
     client::Edge,
-    failure::{Exit, Failure},
+    failure::Failure,
     output,
 };
 
@@ -24,7 +21,8 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LeaveArgs) -> Result<
         None => format!("the node at {}", edge.addresses().join(" or ")),
     };
     if !args.yes {
-        confirm(&what).await?;
+        let plan = format!("{what} will say goodbye to its cluster, and its process will stop");
+        confirm(&plan, &format!("{what} was not asked to leave")).await?;
     }
     let mut request = json!({});
     if let Some(node) = &args.node {
@@ -50,23 +48,4 @@ async fn at_node(edge: &Edge, node: &str) -> Result<Edge, Failure> {
     let control = endpoints.into_iter().flatten().find(|endpoint| endpoint["service"] == "control");
     let address = control.and_then(|endpoint| endpoint["url"].as_str()?.strip_prefix("https://"));
     Ok(address.map_or_else(|| edge.clone(), |address| edge.at(address)))
-}
-
-/// Asks a person; without one the answer is no.
-async fn confirm(what: &str) -> Result<(), Failure> {
-    output::message(format_args!("{what} will say goodbye to its cluster, and its process will stop"));
-    let refused = |why: &str| {
-        Failure::new(Exit::Refused, format!("{what} was not asked to leave: {why}"))
-            .next("add --yes to do it")
-    };
-    if !io::stdin().is_terminal() {
-        return Err(refused("nobody is there to confirm it"));
-    }
-    output::message("type yes to go on:");
-    let mut answer = String::new();
-    let read = tokio::io::BufReader::new(tokio::io::stdin()).read_line(&mut answer).await;
-    match read {
-        Ok(_) if answer.trim() == "yes" => Ok(()),
-        _ => Err(refused("it was not confirmed")),
-    }
 }

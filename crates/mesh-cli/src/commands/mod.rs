@@ -3,6 +3,7 @@
 mod check;
 mod completion;
 mod config;
+mod confirm;
 mod init;
 mod leaders;
 mod leave;

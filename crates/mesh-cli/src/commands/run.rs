@@ -36,7 +36,11 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             () = &mut stdin_closed => break "the end of standard input",
             error = node.failed() => {
                 report::remove_ready_file(&args);
-                return Err(Failure::from_error(Exit::Failed, &error).while_doing("the node can't go on"));
+                let failure = Failure::from_error(Exit::Failed, &error).while_doing("the node can't go on");
+                return Err(match next_step(&args, &error) {
+                    Some(next) => failure.next(next),
+                    None => failure,
+                });
             }
             () = node.leave_asked() => break "a request of an operator",
             result = node.ready(), if !ready => {
@@ -72,8 +76,17 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 fn start_failure(args: &RunArgs, error: &NodeError) -> Failure {
     let exit = if matches!(error, NodeError::Settings(_)) { Exit::Usage } else { Exit::Failed };
     let failure = Failure::from_error(exit, error).while_doing("the node did not start");
+    failure.next(next_step(args, error).unwrap_or_else(|| with_config(args, "mesh check")))
+}
+
+/// The command for what is wrong, if there is one for it alone.
+fn next_step(args: &RunArgs, error: &NodeError) -> Option<String> {
+    error.needs_registry_repair().then(|| with_config(args, "mesh registry repair"))
+}
+
+fn with_config(args: &RunArgs, command: &str) -> String {
     match &args.source.config {
-        Some(file) => failure.next(format!("mesh check --config {}", file.display())),
-        None => failure.next("mesh check"),
+        Some(file) => format!("{command} --config {}", file.display()),
+        None => command.to_owned(),
     }
 }

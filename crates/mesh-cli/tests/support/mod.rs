@@ -57,10 +57,17 @@ impl Sandbox {
 
     /// A page of the current context's edge.
     pub(crate) fn page(&self, path: &str) -> String {
-        let target = Target::resolve(
-            &ConnectionArgs { timeout: PATIENCE, ..ConnectionArgs::default() },
-            &self.path("home"),
-        );
+        self.page_of(Vec::new(), path)
+    }
+
+    /// A page of one node's edge.
+    pub(crate) fn page_at(&self, edge: &str, path: &str) -> String {
+        self.page_of(vec![edge.to_owned()], path)
+    }
+
+    fn page_of(&self, edge: Vec<String>, path: &str) -> String {
+        let connection = ConnectionArgs { edge, timeout: PATIENCE, ..ConnectionArgs::default() };
+        let target = Target::resolve(&connection, &self.path("home"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (status, body) = runtime.block_on(async {
             let edge = Edge::new(target.expect("a current context")).await.expect("a usable identity");

@@ -17,6 +17,7 @@
 
 mod lock;
 mod mark;
+mod replacement;
 
 use std::{
     ffi::OsString,
@@ -29,6 +30,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub use lock::{DirectoryLock, LockError};
 pub use mark::HighWaterMark;
+pub use replacement::Replacement;
 
 use crate::{DiskFault, VersionRange};
 
@@ -155,6 +157,11 @@ pub fn replace(path: &Path, format: Format, body: &[u8]) -> Result<(), FileError
         return Err(FileError::Io { verb: "write", path: temporary, source });
     }
     fs::rename(&temporary, path).map_err(io_error("replace", path))?;
+    sync_parent(path)
+}
+
+/// Makes the names in a file's folder durable.
+fn sync_parent(path: &Path) -> Result<(), FileError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync the folder", folder))
 }

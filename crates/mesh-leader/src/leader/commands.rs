@@ -142,6 +142,10 @@ impl LeaderCore {
                 self.keeper.renew_now(now);
                 Ok(())
             }
+            Command::Reread => {
+                self.sync.rescan();
+                Ok(())
+            }
         }
     }
 }

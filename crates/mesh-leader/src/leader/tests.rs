@@ -613,4 +613,9 @@ fn a_watch_that_fell_silent_is_begun_anew() {
     assert_eq!(seen.map(|id| id.to_string()), Some(world.leader(S)));
     let now = world.now;
     assert_eq!(world.node(&other).core.counters(now).scans, 1, "resumed, not read again");
+
+    world.command(&other, Command::Reread).expect("accepted");
+    world.advance(MS(100));
+    let now = world.now;
+    assert_eq!(world.node(&other).core.counters(now).scans, 2, "somebody found it to differ from the store");
 }

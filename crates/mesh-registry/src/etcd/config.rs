@@ -14,7 +14,7 @@ use mesh_core::{SettingError, Settings};
 /// let problems = config.validate().unwrap_err();
 /// assert!(problems[0].to_string().starts_with("registry.etcd.endpoints (127.0.0.1:2379)"));
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -43,7 +43,7 @@ pub struct EtcdConfig {
 }
 
 /// Files for TLS to etcd.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),

@@ -14,7 +14,7 @@ use tokio_postgres::config::{Host, SslMode};
 /// let problems = config.validate().unwrap_err();
 /// assert!(problems[0].to_string().starts_with("registry.postgres.schema (Mesh!)"));
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -49,7 +49,7 @@ pub struct PostgresConfig {
 }
 
 /// Files for TLS to PostgreSQL.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -65,7 +65,7 @@ pub struct PostgresTlsConfig {
 }
 
 /// Where the database is. It may hold a password, so it is never printed as it is.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(transparent))]
 pub struct ConnectionUrl(String);
 

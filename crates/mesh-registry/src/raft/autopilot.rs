@@ -12,7 +12,7 @@ use mesh_core::NodeId;
 /// Learners beyond the voters that are wanted: those that take over when a voter dies.
 const SPARES_MAX: usize = 2;
 /// A node that has not answered for so long has no vote given to it.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// A learner that lacks fewer entries than this keeps up.
 const BEHIND_MAX: u64 = 500;
 

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use bytes::Bytes;
 use mesh_core::{
     NodeId,
     fs::DirectoryLock,
@@ -25,12 +28,23 @@ use super::{
     log::chain,
     options::Kept,
     pilot::{self, Candidates},
+    propose::propose,
+    provider::RESTORE_PIECE_BYTES,
+    repair::BEGIN_FROM,
     types::Voter,
 };
-use crate::{Leadership, planted::PlantedBug, wire};
+use crate::{
+    Leadership,
+    planted::PlantedBug,
+    state::{Command, Reply},
+    wire,
+};
 
 /// The raft id of the node that begins a group. Others get the index of a log entry, which is never so low.
 const FIRST_ID: u64 = 1;
+/// Longest wait for a node that is alone to be elected, and between two looks.
+const ELECTION_MAX: Duration = Duration::from_secs(30);
+const ELECTION_LOOK: Duration = Duration::from_millis(10);
 
 /// See the module.
 pub(super) struct Core {
@@ -50,6 +64,45 @@ pub(super) struct Core {
     seating: tokio::sync::Mutex<()>,
     /// `None` once the node has stopped.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
+}
+
+/// Restores a snapshot in a group that has just begun.
+async fn fill(group: &Arc<Group>, path: PathBuf) -> Result<(), RaftError> {
+    let failed = |problem: String| RaftError::BeginFrom { path: path.clone(), problem };
+    let bytes = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || fs::read(path)
+    });
+    let bytes = bytes.await.map_err(io::Error::other).and_then(|read| read);
+    let bytes = bytes.map_err(|error| failed(error.to_string()))?;
+    let bytes = Bytes::from(bytes);
+    let elected = async {
+        while group.own_read_index().await.is_none() {
+            tokio::time::sleep(ELECTION_LOOK).await;
+        }
+    };
+    let late = |_| failed(format!("the node was not elected within {ELECTION_MAX:?}"));
+    tokio::time::timeout(ELECTION_MAX, elected).await.map_err(late)?;
+    let (id, xxh3) = (rng().u64(1..), xxhash_rust::xxh3::xxh3_64(&bytes));
+    let starts = (0..bytes.len()).step_by(RESTORE_PIECE_BYTES);
+    let pieces = starts.map(|start| Command::RestoreChunk {
+        id,
+        offset: start as u64,
+        data: bytes.slice(start..bytes.len().min(start + RESTORE_PIECE_BYTES)),
+    });
+    let end = Command::RestoreEnd { id, bytes: bytes.len() as u64, xxh3 };
+    for command in pieces.chain([end]) {
+        match propose(group, command).await {
+            Ok(Reply::Staged(Ok(_))) => {}
+            Ok(Reply::Restored(Ok(restored))) => {
+                let (revision, generation) = (restored.revision, restored.generation);
+                tracing::info!(path = %path.display(), %revision, generation, "the new group has the store of a snapshot");
+            }
+            Ok(Reply::Staged(Err(problem)) | Reply::Restored(Err(problem))) => return Err(failed(problem)),
+            other => return Err(failed(format!("the log answered {other:?}"))),
+        }
+    }
+    Ok(())
 }
 
 /// A source of randomness for ids. Ids only have to differ.
@@ -81,7 +134,11 @@ impl Core {
         });
         match (identity.seat, begin) {
             (Some(seat), _) => core.resume(seat).await?,
-            (None, Begin::NewGroup) => core.begin().await?,
+            (None, Begin::NewGroup) => core.begin(None).await?,
+            (None, Begin::FromSnapshot) => {
+                let snapshot = core.options.directory.join(BEGIN_FROM);
+                core.begin(Some(snapshot)).await?;
+            }
             (None, Begin::Wait) => {}
         }
         join::start(&core);
@@ -102,13 +159,19 @@ impl Core {
         Ok(())
     }
 
-    /// Begins a new group.
-    async fn begin(self: &Arc<Self>) -> Result<(), RaftError> {
+    /// Begins a new group, with the store of a snapshot if there is one.
+    async fn begin(self: &Arc<Self>, snapshot: Option<PathBuf>) -> Result<(), RaftError> {
         self.clear()?;
         let seat = Seat { group: GroupId::random(&mut rng()), id: FIRST_ID };
         let log = open_log(&self.options, self.lock()).await?;
         let group = Group::start(&self.options, seat, log).await?;
         group.initialize(self.voter()).await?;
+        if let Some(snapshot) = snapshot
+            && let Err(error) = fill(&group, snapshot).await
+        {
+            group.stop().await;
+            return Err(error);
+        }
         // Only now: a crash before leaves a directory that belongs to nothing, and a group that nobody knows.
         self.take_seat(seat)?;
         tracing::info!(group = %seat.group, "a new group of voters begins with this node");

@@ -1,6 +1,6 @@
 //! Why a voter can't start, or had to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mesh_core::{
     BoxError, NodeId,
@@ -51,7 +51,32 @@ pub enum RaftError {
         /// Who we are.
         ours: NodeId,
     },
+    /// The snapshot that a new group should begin with can't be used. No group was begun.
+    #[error("no group can begin with {}: {problem}; name another one: mesh registry repair --from FILE --new-group", path.display())]
+    BeginFrom {
+        /// The snapshot.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The log stopped for another reason.
     #[error("the registry's log stopped")]
     Stopped(#[source] BoxError),
+}
+
+impl RaftError {
+    /// Whether something on disk is not what was written, so that the node can't go on with it; the error
+    /// names the file, and `mesh registry repair` looks the rest over.
+    pub fn needs_repair(&self) -> bool {
+        // What openraft read through us comes back as text.
+        super::log::chain(self).contains(REPAIR)
+    }
+}
+
+/// The command for a damaged directory, as the errors name it.
+pub(super) const REPAIR: &str = "mesh registry repair";
+
+pub(super) fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RaftError {
+    let path = path.to_owned();
+    move |source| RaftError::Io { verb, path, source }
 }

@@ -1,7 +1,7 @@
 //! One voter's part of its group: log, state, and openraft between them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
         Arc, Weak,
@@ -16,6 +16,7 @@ use openraft::{Config, Instant as _, ServerState, SnapshotPolicy, async_runtime:
 
 use super::{
     Peers, RaftError, RaftOptions,
+    autopilot::SILENCE_MAX,
     confirm::{Rounds, confirm, own_ballot},
     duties,
     identity::Seat,
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::{
     Leadership, RegistryConfig,
+    members::{GroupMember, GroupMembers, MemberRole},
     numbers::{RaftNumbers, StoreNumbers},
     wire::{self, raft_client::RaftClient},
 };
@@ -223,6 +225,46 @@ impl Group {
                 log_bytes: self.log.disk_bytes(),
                 snapshot: self.applied.snapshot_times.counted(),
             }),
+        }
+    }
+
+    /// Who is in the group, as this node knows it.
+    pub(super) fn members(&self, own: &NodeId) -> GroupMembers {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let leads = self.leadership() == Leadership::Here;
+        let leader = metrics.current_leader;
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let last_index = metrics.last_log_index.unwrap_or(0);
+        let member = |(id, voter): (&u64, &Voter)| {
+            let is_own = *id == self.seat.id;
+            let answered = || metrics.heartbeat.as_ref()?.get(id).copied().flatten();
+            let matched = || metrics.replication.as_ref().and_then(|replication| *replication.get(id)?);
+            let silent = match leads {
+                true if is_own => Some(Duration::ZERO),
+                true => answered().map(|at| at.into_inner().elapsed()),
+                false => None,
+            };
+            let behind = match leads {
+                true if is_own => Some(0),
+                true => matched().map(|matched| last_index.saturating_sub(matched.index)),
+                false => None,
+            };
+            let role = match voters.contains(id) {
+                true if leader == Some(*id) => MemberRole::Leader,
+                true => MemberRole::Voter,
+                false => MemberRole::Learner,
+            };
+            let answers = leads.then(|| silent.is_some_and(|silent| silent <= SILENCE_MAX));
+            Some(GroupMember { node_id: voter.node.clone()?, raft_id: *id, role, answers, silent, behind })
+        };
+        GroupMembers {
+            told_by: own.clone(),
+            leads,
+            group: self.seat.group.to_string(),
+            term: metrics.current_term,
+            last_index,
+            members: membership.nodes().filter_map(member).collect(),
         }
     }
 

@@ -11,16 +11,13 @@ use mesh_core::{
 };
 use prost::Message;
 
-use super::RaftError;
+use super::{RaftError, error::REPAIR};
 use crate::wire;
 
-const FORMAT: Format = Format {
-    kind: *b"RGID",
-    versions: VersionRange::new(1, 1),
-    bytes_max: 4096,
-    repair: "mesh registry repair",
-};
-const NAME: &str = "identity";
+const FORMAT: Format =
+    Format { kind: *b"RGID", versions: VersionRange::new(1, 1), bytes_max: 4096, repair: REPAIR };
+/// The file.
+pub(super) const NAME: &str = "identity";
 
 /// Names a group of voters: random, made when it began.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,22 +69,29 @@ pub(super) struct Identity {
 impl Identity {
     /// Reads it, or makes one for `node` where there is none.
     pub(super) fn open(folder: &Path, node: &NodeId, rng: &mut fastrand::Rng) -> Result<Self, RaftError> {
-        let path = folder.join(NAME);
-        let Some(contents) = fs::read(&path, FORMAT)? else {
+        let Some(identity) = Self::read(folder)? else {
             let identity = Self { node: node.clone(), directory: rng.u64(1..), seat: None };
             identity.save(folder)?;
             return Ok(identity);
         };
+        if identity.node != *node {
+            let (path, found) = (folder.to_owned(), identity.node);
+            return Err(RaftError::OtherNode { path, found, ours: node.clone() });
+        }
+        Ok(identity)
+    }
+
+    /// Reads it, if there is one.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>, RaftError> {
+        let path = folder.join(NAME);
+        let Some(contents) = fs::read(&path, FORMAT)? else { return Ok(None) };
         let damaged = |problem: String| {
             RaftError::from(FileError::Damaged { path: path.clone(), problem, repair: FORMAT.repair })
         };
         let message =
             wire::RaftIdentity::decode(&*contents.body).map_err(|error| damaged(error.to_string()))?;
-        let found: NodeId =
+        let node: NodeId =
             message.node.parse().map_err(|error: mesh_core::IdError| damaged(error.to_string()))?;
-        if found != *node {
-            return Err(RaftError::OtherNode { path: folder.to_owned(), found, ours: node.clone() });
-        }
         let seat = match &message.group[..] {
             [] => None,
             bytes => {
@@ -96,7 +100,7 @@ impl Identity {
                 Some(Seat { group, id: message.id })
             }
         };
-        Ok(Self { node: found, directory: message.directory, seat })
+        Ok(Some(Self { node, directory: message.directory, seat }))
     }
 
     /// Writes it durably.

@@ -19,6 +19,7 @@ mod options;
 mod pilot;
 mod propose;
 mod provider;
+pub mod repair;
 mod service;
 mod snapshot;
 mod types;

@@ -28,6 +28,9 @@ pub enum Begin {
     Wait,
     /// Begin a new group with this node as its only voter, unless the directory belongs to one.
     NewGroup,
+    /// The same, with the store of the snapshot that [`Repair::prepare`](super::repair::Repair::prepare) put
+    /// there.
+    FromSnapshot,
 }
 
 /// What a [`RaftStore`](super::RaftStore) is made of.

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     LeaderHint, Leadership, LedBy, audit,
+    members::{GroupMembers, Members},
     numbers::{Gauges, StoreNumbers},
     state::{Command, Reply, SnapshotWriter, State, TRIMMED_MAX},
     wire::raft_server::RaftServer,
@@ -33,7 +34,7 @@ use crate::{
 /// How long a request waits for the next leader before it looks again.
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a snapshot that is to be restored, in one entry.
-const RESTORE_PIECE_BYTES: usize = 512 << 10;
+pub(super) const RESTORE_PIECE_BYTES: usize = 512 << 10;
 
 /// A node of the group of voters, or one that may become one. Clones share it.
 ///
@@ -135,6 +136,14 @@ impl RaftStore {
 impl Gauges for RaftStore {
     fn numbers(&self) -> StoreNumbers {
         self.core.group().map(|group| group.numbers()).unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Members for RaftStore {
+    /// As this node knows it; it asks nobody.
+    async fn members(&self) -> Result<GroupMembers, StoreError> {
+        Ok(self.group_for("tell who votes")?.members(&self.core.options.node_id))
     }
 }
 

@@ -72,7 +72,17 @@ impl SnapshotFile {
                 fs::remove_file(entry.path()).map_err(io_error("remove", &entry.path()))?;
             }
         }
-        let path = folder.join(NAME);
+        Self::look(folder)
+    }
+
+    /// Where the snapshot of a folder is.
+    pub(super) fn path(folder: &Path) -> PathBuf {
+        folder.join(NAME)
+    }
+
+    /// The snapshot in a folder, if there is one. Changes nothing.
+    pub(super) fn look(folder: &Path) -> Result<Option<Self>, RaftError> {
+        let path = Self::path(folder);
         match File::open(&path) {
             Ok(file) => Self::parse(file, path).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -118,6 +128,11 @@ impl SnapshotFile {
             codec::snapshot_meta_from(&message).map_err(|error| damaged(meta_at, error.to_string()))?;
         let temporary = AtomicBool::new(false);
         Ok(Self { file, path, temporary, meta, bytes: message.bytes, xxh3: message.xxh3 })
+    }
+
+    /// One after the index of the last entry that it has.
+    pub(super) fn covers(&self) -> u64 {
+        self.meta.last_log_id.map_or(0, |id| id.index + 1)
     }
 
     /// What it is, for a peer.

@@ -295,6 +295,9 @@ async fn operators_alone_do_what_concerns_all() {
     denied(Err(error));
     operator.transact(put("operator/x", "1")).await.expect("an operator");
     operator.compact(Revision(1)).await.expect("an operator");
+    let control = world.remote_as("control", "v-2", &[&voter], RemoteConfig::default());
+    denied(control.compact(Revision(1)).await);
+    drop(control.snapshot().await.expect("one that may vote has it all"));
     assert_eq!(memory.status().await.expect("a status").compacted, Revision(1));
 }
 

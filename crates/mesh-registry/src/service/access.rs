@@ -105,6 +105,12 @@ impl Access {
         if is_operator(peer) { Ok(()) } else { Err(denied(peer, what, "operators")) }
     }
 
+    /// May `peer` have or replace the whole store? Operators may, and nodes that may vote: they keep it.
+    pub(super) fn keeper(peer: &PeerIdentity, what: &str) -> Result<(), StoreError> {
+        let keeps = is_operator(peer) || peer.role().as_str() == Role::CONTROL;
+        if keeps { Ok(()) } else { Err(denied(peer, what, "operators and the role control")) }
+    }
+
     /// May `peer` act for a session of `owner`?
     pub(super) fn owner(
         session: SessionId,

@@ -28,7 +28,7 @@ pub use command::{Command, Expiry, Refusal, Reply, TxnCommand};
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 pub(crate) use excerpt::SessionExcerpt;
 pub use history::{HISTORY_BYTES_MAX, HISTORY_REVISIONS_MAX, Revised};
-pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+pub use snapshot::{RESTORE_BYTES_MAX, SnapshotError, SnapshotHash, SnapshotReader, SnapshotWriter};
 
 use history::History;
 use records::Records;

@@ -25,8 +25,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 const ITEM_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What is staged for a restore travels in items of this size.
 const STAGED_CHUNK_BYTES: usize = 1024 * 1024;
-/// The largest snapshot that can be restored.
-const RESTORE_BYTES_MAX: u64 = 1 << 30;
+/// The largest snapshot that can be restored, in bytes.
+pub const RESTORE_BYTES_MAX: u64 = 1 << 30;
 
 /// Why a snapshot was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,28 @@ pub enum SnapshotError {
     /// An item can't be decoded.
     #[error("the snapshot is damaged")]
     Item(#[from] WireError),
+}
+
+/// The hash of a snapshot's bytes, by which an upload is known and checked.
+#[derive(Clone, Default)]
+pub struct SnapshotHash(Xxh3);
+
+impl std::fmt::Debug for SnapshotHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SnapshotHash({})", self.hex())
+    }
+}
+
+impl SnapshotHash {
+    /// Takes the next bytes.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all bytes so far, 16 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        format!("{:016x}", self.0.digest())
+    }
 }
 
 /// Writes a state in pieces; an iterator of them.
@@ -300,6 +322,11 @@ impl Staged {
 }
 
 impl State {
+    /// Lets the generation of tokens be at least this one: a restore of this state gives out higher ones.
+    pub fn raise_generation(&mut self, least: u64) {
+        self.generation = self.generation.max(least);
+    }
+
     pub(super) fn stage(&mut self, id: u64, offset: u64, data: &[u8]) -> Result<u64, String> {
         if self.staged.as_ref().is_none_or(|staged| staged.id != id) {
             self.staged = Some(Staged { id, data: Vec::new() });

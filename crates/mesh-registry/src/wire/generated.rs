@@ -1819,6 +1819,85 @@ pub struct StatusReply {
     #[prost(uint64, tag = "7")]
     pub sessions: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembersRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MembersReply {
+    #[prost(string, tag = "1")]
+    pub told_by: ::prost::alloc::string::String,
+    /// Whether that node leads: it alone knows who answers.
+    #[prost(bool, tag = "2")]
+    pub leads: bool,
+    #[prost(string, tag = "3")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub term: u64,
+    #[prost(uint64, tag = "5")]
+    pub last_index: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub raft_id: u64,
+    #[prost(enumeration = "group_member::Role", tag = "3")]
+    pub role: i32,
+    /// These are not set where they are not known.
+    #[prost(bool, optional, tag = "4")]
+    pub answers: ::core::option::Option<bool>,
+    #[prost(uint64, optional, tag = "5")]
+    pub silent_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub behind: ::core::option::Option<u64>,
+}
+/// Nested message and enum types in `GroupMember`.
+pub mod group_member {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Role {
+        Unspecified = 0,
+        Leader = 1,
+        Voter = 2,
+        Learner = 3,
+    }
+    impl Role {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ROLE_UNSPECIFIED",
+                Self::Leader => "ROLE_LEADER",
+                Self::Voter => "ROLE_VOTER",
+                Self::Learner => "ROLE_LEARNER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+                "ROLE_LEADER" => Some(Self::Leader),
+                "ROLE_VOTER" => Some(Self::Voter),
+                "ROLE_LEARNER" => Some(Self::Learner),
+                _ => None,
+            }
+        }
+    }
+}
 /// Why a store did not do what it was asked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StoreFailure {
@@ -2196,7 +2275,7 @@ pub mod store_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Compact"));
             self.inner.unary(req, path, codec).await
         }
-        /// The whole store at one revision. For operators.
+        /// The whole store at one revision. For operators and nodes that may vote.
         pub async fn snapshot(
             &mut self,
             request: impl tonic::IntoRequest<super::SnapshotRequest>,
@@ -2221,7 +2300,7 @@ pub mod store_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Snapshot"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Replaces the whole store. For operators.
+        /// Replaces the whole store. For operators and nodes that may vote.
         pub async fn restore(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SnapshotPart>,
@@ -2263,6 +2342,28 @@ pub mod store_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Status"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who is in the group of voters, as the answering node knows it.
+        pub async fn members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MembersRequest>,
+        ) -> std::result::Result<tonic::Response<super::MembersReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Members",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Members"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -2338,12 +2439,12 @@ pub mod store_server {
             >
             + std::marker::Send
             + 'static;
-        /// The whole store at one revision. For operators.
+        /// The whole store at one revision. For operators and nodes that may vote.
         async fn snapshot(
             &self,
             request: tonic::Request<super::SnapshotRequest>,
         ) -> std::result::Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
-        /// Replaces the whole store. For operators.
+        /// Replaces the whole store. For operators and nodes that may vote.
         async fn restore(
             &self,
             request: tonic::Request<tonic::Streaming<super::SnapshotPart>>,
@@ -2353,6 +2454,11 @@ pub mod store_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
+        /// Who is in the group of voters, as the answering node knows it.
+        async fn members(
+            &self,
+            request: tonic::Request<super::MembersRequest>,
+        ) -> std::result::Result<tonic::Response<super::MembersReply>, tonic::Status>;
     }
     /// A replicated, versioned store.
     #[derive(Debug)]
@@ -2957,6 +3063,49 @@ pub mod store_server {
                     };
                     Box::pin(fut)
                 }
+                "/mesh.registry.v1.Store/Members" => {
+                    #[allow(non_camel_case_types)]
+                    struct MembersSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::MembersRequest>
+                    for MembersSvc<T> {
+                        type Response = super::MembersReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::members(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3145,39 +3294,49 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ferReply\x12L\n\x07Confirm\x12\x1d.mesh.registry.v1.RaftConfirm\x1a\".mesh.registry.v1.RaftConfirmRe\
     ply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexRepl\
     y\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05\
-    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\x85\x1d\
-    \n\x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\
-    \x01\x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06\
-    record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\
-    \x01(\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\
-    \n\x05after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05\
-    stale\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mes\
-    h.registry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revisi\
-    on\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15\
-    .mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c\
-    .mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.regis\
-    try.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\
-    \x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12\
-    buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\
-    \x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh\
-    .registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookm\
-    ark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\
-    \x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChan\
-    ges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18\
-    .mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGa\
-    p\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0b\
-    OpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07s\
-    ession\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\
-    \x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04\
-    R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0c\
-    CompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\
-    \x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\
-    \x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\
-    \ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
-    (\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\
-    \x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\
-    \x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sess\
-    ions\x18\x07\x20\x01(\x04R\x08sessions\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01\
+    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xef!\n\
+    \x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\x01\
+    \x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06rec\
+    ord\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\x01\
+    (\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\n\x05\
+    after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05stal\
+    e\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mesh.re\
+    gistry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revision\x18\
+    \x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh\
+    .registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c.mesh\
+    .registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.registry.v\
+    1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\x20\
+    \x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12buff\
+    er_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\x06\
+    latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh.reg\
+    istry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookmark\x12\
+    .\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\x18\x04\
+    \x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChanges\x12\x1a\
+    \n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.re\
+    gistry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGap\x12\x12\
+    \n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0bOpenReq\
+    uest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07session\x18\
+    \x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.\
+    registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revi\
+    sion\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0cCompact\
+    Reply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\x00R\x04\
+    data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\x12\x1a\n\
+    \x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\ngenerati\
+    on\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08\
+    revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\x20\x01\
+    (\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\x05\x20\
+    \x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sessions\x18\
+    \x07\x20\x01(\x04R\x08sessions\"\x10\n\x0eMembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\n\x07to\
+    ld_by\x18\x01\x20\x01(\tR\x06toldBy\x12\x14\n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\n\x05g\
+    roup\x18\x03\x20\x01(\tR\x05group\x12\x12\n\x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\nlast_in\
+    dex\x18\x05\x20\x01(\x04R\tlastIndex\x127\n\x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registry.v1.Gr\
+    oupMemberR\x07members\"\xc6\x02\n\x0bGroupMember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x17\
+    \n\x07raft_id\x18\x02\x20\x01(\x04R\x06raftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.registry.v\
+    1.GroupMember.RoleR\x04role\x12\x1d\n\x07answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\x01\x12\
+    \x20\n\tsilent_ms\x18\x05\x20\x01(\x04H\x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\x06\x20\
+    \x01(\x04H\x02R\x06behind\x88\x01\x01\"O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\
+    ROLE_LEADER\x10\x01\x12\x0e\n\nROLE_VOTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08_answers\
+    B\x0c\n\n_silent_msB\t\n\x07_behind\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01\
     (\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.Unav\
     ailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.\
     TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\
@@ -3194,7 +3353,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     \x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01\
     (\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03\
     (\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\
-    \x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\x86\x07\n\x05Store\x12?\n\
+    \x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\xd3\x07\n\x05Store\x12?\n\
     \x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d\
     .mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.regist\
     ry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v\
@@ -3206,4 +3365,5 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.regis\
     try.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.regist\
     ry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registr\
-    y.v1.StatusReplyb\x06proto3";
+    y.v1.StatusReply\x12K\n\x07Members\x12\x20.mesh.registry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.\
+    MembersReplyb\x06proto3";

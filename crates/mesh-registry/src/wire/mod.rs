@@ -3,6 +3,8 @@
 mod commands;
 #[cfg(feature = "rpc")]
 pub(crate) mod failures;
+#[cfg(feature = "rpc")]
+mod members;
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
 #[rustfmt::skip]
 mod generated;

@@ -92,6 +92,13 @@ impl Layer {
     }
 
     fn unknown(&mut self, path: &[String], source: Source, known: &Value) {
+        if let Some(feature) = missing_feature(path) {
+            return self.problem(
+                path,
+                source,
+                format!("is not in this build; build with --features {feature}"),
+            );
+        }
         let text = match suggestion(path, known) {
             // In the environment the setting has another spelling than in a file.
             Some(near) if matches!(source, Source::Environment(_)) => {
@@ -102,6 +109,16 @@ impl Layer {
             None => "is not a setting; `mesh config show` lists them all".to_owned(),
         };
         self.problem(path, source, text);
+    }
+}
+
+/// The feature without which a section is not known.
+fn missing_feature(path: &[String]) -> Option<&'static str> {
+    let [registry, section, ..] = path else { return None };
+    match (registry.as_str(), section.as_str()) {
+        ("registry", "etcd") if !cfg!(feature = "etcd") => Some("etcd"),
+        ("registry", "postgres") if !cfg!(feature = "postgres") => Some("postgres"),
+        _ => None,
     }
 }
 

@@ -161,7 +161,7 @@ impl NodeBuilder {
             tasks.push(tokio::spawn(logging).abort_handle());
             gossip = Some(handle);
         }
-        let registry = Registry::start(RegistryParts {
+        let mut registry = Registry::start(RegistryParts {
             config: config.registry,
             data_dir: &config.node.data_dir,
             local: &local,
@@ -176,6 +176,9 @@ impl NodeBuilder {
             let config = with_global_control(config.leader, &local);
             Leadership::spawn(config, store, Arc::clone(&membership), Arc::clone(&clock), node_id)
         });
+        if let (Some(registry), Some(leadership)) = (&mut registry, &leadership) {
+            registry.reconcile(&local.id.node_id, leadership.clone(), Arc::clone(&clock));
+        }
         let mut routes = self.grpc;
         if let Some(registry) = &registry {
             routes = registry.mount(routes);
@@ -207,10 +210,12 @@ impl NodeBuilder {
         node.tasks.push(node.rpc.follow(Arc::clone(&node.state)));
         let services = node.rpc.on_edge();
         if control.enabled || services.is_some() {
+            let edge_config = edge_config.validate().map_err(NodeError::Settings)?;
+            let pages = edge_config.page_limits();
             let parts = EdgeParts {
                 control: control.enabled,
                 services,
-                config: edge_config.validate().map_err(NodeError::Settings)?,
+                config: edge_config,
                 identity: endpoint.identity().clone(),
                 membership: Arc::clone(&node.membership),
                 gossip: node.gossip.clone(),
@@ -221,6 +226,9 @@ impl NodeBuilder {
                 leadership: node.leadership.clone(),
                 registry_metrics: node.registry.as_ref().map(Registry::metrics),
                 registry_status: node.registry.as_ref().map(|registry| registry.status(node.id())),
+                registry_whole: node.registry.as_ref().map(|registry| registry.whole(Arc::clone(&clock))),
+                registry_members: node.registry.as_ref().map(|registry| registry.members(node.id())),
+                registry_routes: node.registry.as_ref().and_then(|registry| registry.routes(pages)),
             };
             let server = edge::serve(parts).await?;
             node.edge_address = Some(server.local_addr());

@@ -13,7 +13,10 @@ use mesh_leader::{
     api::{LeadersOptions, leaders_routes},
 };
 use mesh_registry::{
-    api::{StatusOptions, status_routes},
+    api::{
+        MembersOptions, RegistryOptions, RestoreOptions, SnapshotOptions, StatusOptions, members_routes,
+        registry_routes, restore_routes, snapshot_routes, status_routes,
+    },
     metrics::MetricSources,
 };
 use mesh_transport::{
@@ -45,6 +48,9 @@ pub(super) struct EdgeParts {
     pub(super) leadership: Option<Leadership>,
     pub(super) registry_metrics: Option<MetricSources>,
     pub(super) registry_status: Option<StatusOptions>,
+    pub(super) registry_whole: Option<(SnapshotOptions, RestoreOptions)>,
+    pub(super) registry_members: Option<MembersOptions>,
+    pub(super) registry_routes: Option<RegistryOptions>,
     /// Whether the control API is served.
     pub(super) control: bool,
     /// gRPC services under the rules of their endpoints.
@@ -210,6 +216,15 @@ fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
     }
     if let Some(status) = &parts.registry_status {
         routes = routes.merge(status_routes(status.clone()));
+    }
+    if let Some((snapshot, restore)) = &parts.registry_whole {
+        routes = routes.merge(snapshot_routes(snapshot.clone())).merge(restore_routes(restore.clone()));
+    }
+    if let Some(members) = &parts.registry_members {
+        routes = routes.merge(members_routes(members.clone()));
+    }
+    if let Some(options) = &parts.registry_routes {
+        routes = routes.merge(registry_routes(options.clone()));
     }
     control::guarded(routes)
 }

@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use mesh_core::{MemberState, NodeId, SettingError, fs::FileError, fs::LockError};
+use mesh_core::{
+    MemberState, NodeId, SettingError,
+    fs::{FileError, LockError},
+    store::StoreError,
+};
 use mesh_gossip::GossipError;
 use mesh_registry::raft::RaftError;
 use mesh_transport::{
@@ -19,6 +23,15 @@ pub enum NodeError {
     /// The registry's voter had to stop by itself.
     #[error("the registry has stopped")]
     RegistryEnded(#[source] std::sync::Arc<RaftError>),
+    /// The store of the registry, which is not kept by nodes of this cluster, can't be opened.
+    #[error("the registry's store can't be opened ({provider}); check registry.{provider}, and that it runs")]
+    Store {
+        /// The provider.
+        provider: &'static str,
+        /// The cause.
+        #[source]
+        source: StoreError,
+    },
     /// Settings break rules; nothing was started.
     #[error("{}", list(.0))]
     Settings(Vec<SettingError>),
@@ -94,6 +107,17 @@ pub enum NodeError {
     /// The goodbye was not acknowledged; the node has stopped nevertheless.
     #[error("the goodbye was not acknowledged")]
     Leave(#[source] GossipError),
+}
+
+impl NodeError {
+    /// Whether the registry's files are damaged: the error names one, and `mesh registry repair` is next.
+    pub fn needs_registry_repair(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.needs_repair(),
+            Self::RegistryEnded(error) => error.needs_repair(),
+            _ => false,
+        }
+    }
 }
 
 /// Why there is no channel to a node.

@@ -59,6 +59,13 @@ pub(super) fn serves_http3(member: &Member) -> Option<bool> {
     Some(transports.split(',').any(|transport| transport.trim() == Transport::Http3.as_str()))
 }
 
+/// Where a member's control API is, `host:port`; `None` if it does not say.
+pub(super) fn edge(member: &Member) -> Option<String> {
+    let endpoints: serde_json::Value = serde_json::from_str(member.metadata(ENDPOINTS)?).ok()?;
+    let control = endpoints.as_array()?.iter().find(|endpoint| endpoint["service"] == "control")?;
+    Some(control["url"].as_str()?.strip_prefix("https://")?.to_owned())
+}
+
 fn endpoints(addresses: &[SocketAddr], edge: Option<SocketAddr>, http3: bool) -> String {
     let transport = if http3 { Transport::Http3 } else { Transport::Http2 }.as_str();
     let mesh = addresses.iter().map(|address| {

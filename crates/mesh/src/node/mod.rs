@@ -1,12 +1,14 @@
 //! A node: identity, port, membership, gRPC and control API, joined and run together.
 
 mod builder;
+mod caches;
 mod control;
 mod edge;
 mod error;
 mod log;
 mod metadata;
 mod registry;
+mod repair;
 mod rpc;
 mod startup;
 
@@ -27,6 +29,7 @@ use tokio::task::AbortHandle;
 pub use builder::NodeBuilder;
 pub use error::{NodeError, ResolveError};
 pub use registry::found_cluster;
+pub use repair::RegistryRepair;
 
 use self::{control::LeaveSwitch, edge::State, registry::Registry, rpc::Rpc};
 

@@ -72,8 +72,10 @@ impl ClusterFiles {
             private_folder(&node.data)?;
             issue(node.role, &node.name, &node.data.join("identity"))?;
         }
-        if let Some(first) = nodes.first() {
-            // It begins the registry, unless it has one from an earlier run.
+        // One of them begins the registry, unless any has one from an earlier run: a node whose registry was
+        // moved aside has to be taken in by the others.
+        let has_registry = |node: &NodeFiles| node.data.join("registry").join("identity").exists();
+        if let Some(first) = nodes.first().filter(|_| !nodes.iter().any(has_registry)) {
             mesh::node::found_cluster(&first.data).map_err(|error| {
                 Failure::from_error(Exit::Failed, &error).while_doing("cannot prepare the first node")
             })?;

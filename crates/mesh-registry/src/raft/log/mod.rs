@@ -124,6 +124,18 @@ impl Shared {
     }
 }
 
+/// Reads all of a log and changes nothing: one after the index of the last entry that was purged from it.
+pub(super) fn look(folder: &Path) -> Result<u64, RaftError> {
+    let recovered = recover::look(folder)?;
+    Ok(recovered.index.purged.map_or(0, |id| id.index + 1))
+}
+
+/// The files of a log, in order.
+pub(super) fn segments(folder: &Path) -> Vec<PathBuf> {
+    let numbers = segment::list(folder).unwrap_or_default();
+    numbers.into_iter().map(|number| segment::path(folder, number)).collect()
+}
+
 /// An error with its causes, in one line.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -33,6 +33,25 @@ pub(super) struct Recovered {
 /// answered. Anything else that does not fit is damage, and an error.
 pub(super) fn recover(folder: &Path) -> Result<Recovered, RaftError> {
     fs::create_dir_all(folder).map_err(io_error("make", folder))?;
+    read(folder, Torn::Drop)
+}
+
+/// As [`recover`], for a log that nobody goes on with: nothing is changed.
+pub(super) fn look(folder: &Path) -> Result<Recovered, RaftError> {
+    if !folder.is_dir() {
+        return Ok(Recovered { index: Index::default(), segments: Vec::new(), end: None, sequence: 1 });
+    }
+    read(folder, Torn::Keep)
+}
+
+/// What becomes of a last write that is not whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Torn {
+    Drop,
+    Keep,
+}
+
+fn read(folder: &Path, torn: Torn) -> Result<Recovered, RaftError> {
     let numbers = segment::list(folder).map_err(io_error("list", folder))?;
     let mut reader = Reader { index: Index::default(), sequence: None };
     let mut segments = Vec::new();
@@ -54,14 +73,16 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered, RaftError> {
             if !scan.torn {
                 return Err(segment.damaged(scan.end, fault));
             }
-            tracing::warn!(path = %segment.path.display(), at = scan.end, "the last write was torn and is dropped");
-            drop_rest(folder, &segment, scan.end, &numbers[place + 1..])?;
+            if torn == Torn::Drop {
+                tracing::warn!(path = %segment.path.display(), at = scan.end, "the last write was torn and is dropped");
+                drop_rest(folder, &segment, scan.end, &numbers[place + 1..])?;
+            }
             segments.push((segment, scan.highest));
             end = None;
             break;
         }
         end = (is_last && scan.clean && scan.length == SEGMENT_BYTES).then_some(scan.end);
-        if is_last && !scan.clean {
+        if is_last && !scan.clean && torn == Torn::Drop {
             drop_rest(folder, &segment, scan.end, &[])?;
         }
         segments.push((segment, scan.highest));

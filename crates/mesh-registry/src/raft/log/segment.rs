@@ -36,6 +36,11 @@ fn name(number: u64) -> String {
     format!("{number:016}.log")
 }
 
+/// The file of a segment.
+pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(name(number))
+}
+
 /// The numbers of the segments in a folder, in order.
 pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();

@@ -4,4 +4,5 @@ mod cluster;
 #[cfg(feature = "testing")]
 mod conformance;
 mod disk;
+mod repair;
 mod stories;

@@ -1,0 +1,172 @@
+//! Damaged directories, and groups that begin anew.
+
+use std::{fs, path::Path};
+
+use futures_util::StreamExt;
+use mesh_core::store::VersionedStore;
+
+use super::{
+    cluster::{Cluster, put, soon, until},
+    stories::test,
+};
+use crate::{
+    raft::{Begin, RaftError, repair::Repair},
+    state::SnapshotReader,
+};
+
+/// Changes one bit of a file.
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("a file");
+    bytes[at] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+/// Opens a directory whose last user may be about to end.
+async fn look(directory: &Path) -> Repair {
+    soon("the directory to be free", async {
+        loop {
+            match Repair::open(directory) {
+                // sleeps: the run before this one is still about to end, and tells nobody when
+                Err(RaftError::Lock(_)) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                opened => return opened.expect("can be looked at"),
+            }
+        }
+    })
+    .await
+}
+
+#[test]
+fn a_damaged_voter_is_moved_aside_and_votes_again_under_a_new_number() {
+    test(async {
+        let mut cluster = Cluster::three().await;
+        for i in 0..20 {
+            cluster.write(put(&format!("k{i}"), "v", None)).await;
+        }
+        let data = cluster.data("n3");
+        let before = cluster.nodes["n3"].store.voter_id().expect("it votes");
+        assert!(matches!(Repair::open(&data), Err(RaftError::Lock(_))), "a node runs on it");
+        cluster.kill("n3");
+        let sound = look(&data).await;
+        assert!(!sound.inspection().is_damaged(), "{:?}", sound.inspection());
+        assert_eq!(sound.inspection().seat.map(|(_, id)| id), Some(before));
+        drop(sound);
+
+        let segment = data.join("log/0000000000000001.log");
+        flip(&segment, 100);
+        let error = cluster.try_start("n3", Begin::Wait).await.expect_err("damaged");
+        let text = error.to_string();
+        assert!(error.needs_repair() && text.contains(&segment.display().to_string()), "{text}");
+
+        let repair = look(&data).await;
+        let damaged: Vec<_> = repair.inspection().files.iter().filter(|f| f.problem.is_some()).collect();
+        assert_eq!(damaged.len(), 1, "{damaged:?}");
+        assert_eq!(damaged[0].path, segment);
+        let aside = repair.set_aside().expect("moved").expect("there was one");
+        assert!(aside.join("log").exists() && !data.exists());
+        drop(repair);
+        cluster.start("n3", Begin::Wait).await;
+        until("n3 is taken in", || cluster.nodes["n3"].store.voter_id().is_some_and(|id| id != before)).await;
+        cluster.voters(&["n1", "n2", "n3"]).await;
+        assert_eq!(cluster.read("n3", "k7").await, Some("v".into()));
+    });
+}
+
+#[test]
+fn each_file_that_is_damaged_or_gone_keeps_the_node_from_starting() {
+    test(async {
+        let mut cluster = Cluster::with(|config| config.snapshot_entries = 100);
+        cluster.start("n1", Begin::NewGroup).await;
+        let data = cluster.data("n1");
+        let snapshot = data.join("snapshot");
+        let mut written = 0;
+        while !snapshot.exists() {
+            cluster.write(put(&format!("k{written}"), "v", None)).await;
+            written += 1;
+        }
+        cluster.kill("n1");
+        drop(look(&data).await);
+        let whole = fs::read(&snapshot).expect("a snapshot");
+        let identity = fs::read(data.join("identity")).expect("an identity");
+
+        flip(&snapshot, 40);
+        let error = cluster.try_start("n1", Begin::Wait).await.expect_err("damaged");
+        let text = crate::raft::log::chain(&error);
+        assert!(error.needs_repair() && text.contains(&snapshot.display().to_string()), "{text}");
+        let found = look(&data).await;
+        assert!(
+            found.inspection().files.iter().any(|f| f.path == snapshot && f.problem.is_some()),
+            "{found:?}"
+        );
+        drop(found);
+        fs::write(&snapshot, &whole).expect("as it was");
+
+        flip(&data.join("identity"), 35);
+        let error = cluster.try_start("n1", Begin::Wait).await.expect_err("damaged");
+        let text = crate::raft::log::chain(&error);
+        assert!(
+            error.needs_repair() && text.contains(&data.join("identity").display().to_string()),
+            "{text}"
+        );
+        assert!(look(&data).await.inspection().is_damaged());
+        fs::write(data.join("identity"), &identity).expect("as it was");
+
+        cluster.start("n1", Begin::Wait).await;
+        assert_eq!(cluster.read("n1", "k0").await, Some("v".into()), "looking changed nothing");
+    });
+}
+
+#[test]
+fn a_new_group_begins_with_a_snapshot_and_its_tokens_are_higher() {
+    test(async {
+        let mut cluster = Cluster::three().await;
+        cluster.write(put("a", "1", None)).await;
+        let old = cluster.nodes["n1"].store.group();
+        let generation = cluster.store("n1").status().await.expect("a status").generation;
+        let mut reader = SnapshotReader::default();
+        let mut pieces = cluster.store("n1").snapshot().await.expect("a snapshot");
+        while let Some(piece) = pieces.next().await {
+            reader.push(&piece.expect("a piece")).expect("whole");
+        }
+        let state = reader.finish().expect("whole");
+        cluster.write(put("b", "lost", None)).await;
+        for name in ["n1", "n2", "n3"] {
+            cluster.kill(name);
+        }
+
+        let repair = look(&cluster.data("n2")).await;
+        repair.set_aside().expect("moved");
+        repair.prepare(state).expect("prepared");
+        drop(repair);
+        cluster.start("n2", Begin::FromSnapshot).await;
+        until("the new group has a leader", || cluster.nodes["n2"].store.group() != old).await;
+        assert_eq!(cluster.read("n2", "a").await, Some("1".into()));
+        assert_eq!(cluster.read("n2", "b").await, None);
+        let status = cluster.store("n2").status().await.expect("a status");
+        assert!(status.generation > generation, "{status:?}");
+
+        for name in ["n1", "n3"] {
+            look(&cluster.data(name)).await.set_aside().expect("moved");
+            cluster.start(name, Begin::Wait).await;
+        }
+        cluster.voters(&["n1", "n2", "n3"]).await;
+        assert_eq!(cluster.read("n3", "a").await, Some("1".into()));
+        cluster.kill("n2");
+        cluster.start("n2", Begin::FromSnapshot).await;
+        assert_ne!(cluster.nodes["n2"].store.group(), old, "it belongs to a group, and begins no other");
+    });
+}
+
+#[test]
+fn a_directory_that_holds_nothing_yet_is_not_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let none = Repair::open(&folder.path().join("registry")).expect("looked at");
+    assert_eq!(none.inspection().files, []);
+    assert_eq!(none.set_aside().expect("nothing to do"), None);
+    fs::write(folder.path().join("founder"), "x").expect("written");
+    let empty = Repair::open(folder.path()).expect("looked at");
+    assert!(!empty.inspection().is_damaged(), "{:?}", empty.inspection());
+    drop(empty);
+    // A log of which nothing says whose it is.
+    fs::create_dir(folder.path().join("log")).expect("made");
+    assert!(Repair::open(folder.path()).expect("looked at").inspection().is_damaged());
+}
