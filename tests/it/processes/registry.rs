@@ -14,7 +14,7 @@ const CONFIG: &str = "TRIAL_CONFIG";
 /// The rule that this voter breaks on purpose.
 const BUG: &str = "TRIAL_BUG";
 /// Rounds until a planted bug has to show.
-const ROUNDS_UNTIL_CAUGHT: usize = 6;
+const ROUNDS_UNTIL_CAUGHT: usize = 10;
 
 /// The bugs that are planted in voters here, by a name for the environment.
 const BUGS: [(&str, PlantedBug); 2] =
@@ -26,8 +26,7 @@ fn voter() -> Result<()> {
     let Some(config) = env::var_os(CONFIG) else { return Ok(()) };
     let bug = env::var(BUG).ok();
     let bug = BUGS.iter().find(|(name, _)| bug.as_deref() == Some(name)).map(|(_, bug)| *bug);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(Path::new(&config), |node| bug.into_iter().for_each(|bug| node.plant(bug))))
+    serve(Path::new(&config), |node| bug.into_iter().for_each(|bug| node.plant(bug)))
 }
 
 /// This program as a voter.

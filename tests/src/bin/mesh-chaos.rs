@@ -1,12 +1,12 @@
 //! Trials of real clusters, fault by fault; one line of figures for each.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use mesh_sim::{
     harness::{Program, check},
-    trial::{Fault, Trial, Tried, load_average, serve},
+    trial::{Fault, Figures, Trial, Tried, load_average, serve},
 };
 use serde_json::{Value, json};
 
@@ -52,8 +52,7 @@ enum Output {
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     if let Some(Command::Node { config }) = args.command {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(serve(&config, |_| {}))?;
+        serve(&config, |_| {})?;
         return Ok(ExitCode::SUCCESS);
     }
     let own = std::env::current_exe().context("cannot find this program")?;
@@ -78,7 +77,14 @@ fn try_fault(fault: Fault, rounds: usize, seed: u64, own: &Program) -> Result<Tr
     let mut trial = Trial::stage(fault, seed, own)?;
     for round in 1..=rounds {
         trial.round()?;
-        eprintln!("{fault}: round {round} of {rounds}");
+        let last = |times: &[Duration]| times.last().map_or("-".to_owned(), |time| format!("{time:.0?}"));
+        let Figures { failovers, takeovers, heals, .. } = trial.figures();
+        eprintln!(
+            "{fault}: round {round} of {rounds}: failover {}, takeover {}, whole after {}",
+            last(failovers),
+            last(takeovers),
+            last(heals),
+        );
         if trial.is_violated() {
             break;
         }

@@ -18,6 +18,7 @@ use mesh_core::{Clock, Instant, SystemClock, WallTime};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, stdin},
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
 };
 
@@ -45,7 +46,15 @@ impl Clock for SetClock {
 /// # Errors
 ///
 /// The configuration can't be used, or the node ends by itself.
-pub async fn serve(config: &Path, prepare: impl FnOnce(&Node)) -> Result<()> {
+pub fn serve(config: &Path, prepare: impl FnOnce(&Node)) -> Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(run(config, prepare));
+    // A read of standard input that waits for ever must not keep the process.
+    runtime.shutdown_background();
+    served
+}
+
+async fn run(config: &Path, prepare: impl FnOnce(&Node)) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let loaded = MeshConfig::loader().file(config).load()?;
     let clock = Arc::new(SetClock::default());

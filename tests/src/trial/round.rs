@@ -142,13 +142,16 @@ impl Trial {
             }
             Fault::PartitionMajority => {
                 self.cut(&leader)?;
-                strike = Strike { leaderless: true, mend: Mend::Heal(leader), ..strike };
+                // Packet filters take a moment to be there.
+                let at = SystemClock.now();
+                strike = Strike { at, leaderless: true, mend: Mend::Heal(leader), ..strike };
             }
             Fault::PartitionOneWay => {
                 let others = self.namespaces_but(&leader)?;
                 let others: Vec<_> = others.iter().collect();
                 self.cluster.namespace(&leader)?.stop_hearing(&others)?;
-                strike = Strike { leaderless: true, mend: Mend::Heal(leader), ..strike };
+                let at = SystemClock.now();
+                strike = Strike { at, leaderless: true, mend: Mend::Heal(leader), ..strike };
             }
             Fault::FullDisk => self.cluster.disk(SMALL)?.fill()?,
             Fault::ClockJump => {

@@ -115,14 +115,14 @@ impl Trial {
         Ok(())
     }
 
+    /// The sums of the rounds up to now.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     /// Whether a rule was broken.
     pub fn is_violated(&self) -> bool {
         !self.violations.is_empty()
-    }
-
-    /// Where logs, data and histories are.
-    pub fn folder(&self) -> &Path {
-        self.cluster.folder()
     }
 
     /// Reads everything that rounds left behind once more, and ends the cluster.

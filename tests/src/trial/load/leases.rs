@@ -85,14 +85,14 @@ impl Hand {
     /// Leaves: politely, with its session, or as a process that is paused and wakes up too late.
     async fn abdicate(&mut self, lease: &Key, guarded: &Key, session: SessionId, token: FencingToken) {
         let fence = || Compare::Fence { key: lease.clone(), token };
-        match self.rng.u8(..4) {
+        match self.rng.u8(..6) {
             0 => {
                 let release = self.txn().when(fence()).then(Operation::Delete { key: lease.clone() });
                 let _ = self.call(self.store.transact(release)).await;
             }
             1 => drop(self.call(self.store.close_session(session)).await),
             _ => {
-                self.pause(TTL * 3 / 2).await;
+                self.pause(TTL * 5 / 4).await;
                 for _ in 0..2 {
                     // What it sends now must be refused, unless it still holds the lease after all.
                     let _ = self.guarded_write(lease, guarded, token).await;
