@@ -1,13 +1,15 @@
 //! The registry and leadership under faults, and judges that do not look away.
 
-use std::{env, path::Path};
+use std::{env, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use mesh::registry::PlantedBug;
+use mesh_core::{Clock, SystemClock};
 use mesh_sim::{
-    harness::{Program, check, skip},
+    harness::{Plan, Program, check, skip},
     trial::{Fault, Trial, serve},
 };
+use serde_json::Value;
 
 /// Names the configuration of a voter that this program is to be.
 const CONFIG: &str = "TRIAL_CONFIG";
@@ -126,4 +128,25 @@ fn voters_that_answer_before_the_disk_does_are_caught() -> Result<()> {
 #[test]
 fn voters_that_compare_no_token_are_caught() -> Result<()> {
     catches(PlantedBug::SkipFence, Fault::KillHolder)
+}
+
+#[test]
+fn voters_that_stop_one_after_the_other_all_stop_in_bounded_time() -> Result<()> {
+    // `node.leave_timeout` twice, for leases and for the goodbye, two drain timeouts at work at once, and what
+    // a machine under load adds.
+    const BOUND: Duration = Duration::from_secs(30);
+    let mut cluster = Plan::new("stop", 3).voting().start()?;
+    cluster.wait_for_page("n-1", "/control/v1/registry", "three vote", |page| {
+        let reply: Value = serde_json::from_str(&page.body).unwrap_or_default();
+        reply["registry"]["voters"].as_array().is_some_and(|voters| voters.len() == 3)
+    })?;
+    for name in cluster.names() {
+        let asked = SystemClock.now();
+        let status = cluster.terminate(&name)?;
+        let took = SystemClock.now().since(asked);
+        println!("{name} stopped after {took:?}");
+        ensure!(status.success(), "{name} ended with {status}");
+        ensure!(took < BOUND, "{name} took {took:?} to stop");
+    }
+    cluster.finish()
 }
