@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use mesh_core::{Clock, SystemClock, store::Key};
+use mesh_core::{Clock, SystemClock};
 use mesh_registry::testing::Recording;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -18,6 +17,7 @@ use super::{
     elections::{SCOPE, Tokens},
     fault::Fault,
     figures::Figures,
+    load::Word,
     settle::{CANDIDATES, VOTERS, settled},
 };
 use crate::harness::{Cluster, Plan, Program};
@@ -43,7 +43,7 @@ pub struct Trial {
     pub(super) rng: fastrand::Rng,
     pub(super) figures: Figures,
     /// The last word on every key of every round.
-    pub(super) ledger: Vec<(Key, Option<Bytes>)>,
+    pub(super) ledger: Vec<Word>,
     violations: Vec<String>,
 }
 

@@ -43,6 +43,9 @@ const CALL_PATIENCE: Duration = Duration::from_secs(3);
 /// Longest wait for what must come once the cluster is whole.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a key held at the end of its round.
+pub(super) type Word = (Key, Option<Bytes>);
+
 /// One client's hands: a store that is written down, and what all tasks know of the round.
 #[derive(Clone)]
 pub(super) struct Hand {
@@ -163,7 +166,7 @@ impl Load {
     }
 
     /// Ends the work of a cluster that is whole, reads everything once more, and hands out what was written down and the last word on each key.
-    pub(super) fn end(self, clients: &[Client]) -> Result<(Recording, Vec<(Key, Option<Bytes>)>)> {
+    pub(super) fn end(self, clients: &[Client]) -> Result<(Recording, Vec<Word>)> {
         let Self { recorder, stop, mut hands, tasks, watchers, round } = self;
         stop.send_replace(true);
         let client = clients.first().context("there are no clients")?;
@@ -198,7 +201,7 @@ impl Load {
 
 impl Hand {
     /// What every key of the round holds: each register, and what was written under a lease.
-    async fn last_words(&mut self, prefix: &Prefix) -> Vec<(Key, Option<Bytes>)> {
+    async fn last_words(&mut self, prefix: &Prefix) -> Vec<Word> {
         let names = (0..REGISTERS).map(registers::name).chain((0..SCOPES).map(leases::guarded));
         let keys: Vec<Key> = names.map(|name| self.key(&name)).collect();
         let mut words = Vec::new();
