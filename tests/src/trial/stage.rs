@@ -26,8 +26,8 @@ use crate::harness::{Cluster, Plan, Program};
 const CLIENTS: usize = 2;
 /// The voter with the small disk.
 pub(super) const SMALL: &str = VOTERS[1];
-/// KiB of that disk: a few segments of the log.
-const SMALL_KIB: u32 = 96 * 1024;
+/// KiB of that disk: room for the log of some rounds, and a snapshot beside an older one.
+const SMALL_KIB: u32 = 192 * 1024;
 /// Pause before a read is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Longest wait for all that was acknowledged to be read once more.
