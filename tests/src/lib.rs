@@ -24,6 +24,8 @@ mod queue;
 mod run;
 pub mod skew;
 mod trace;
+#[cfg(feature = "harness")]
+pub mod trial;
 mod world;
 
 use std::fmt;

@@ -40,6 +40,12 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Break real clusters and judge what clients saw: [--rounds N] [--fault NAME] [--seed S] [-o json].
+    Chaos {
+        /// Handed to mesh-chaos as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Throw bytes at every decoder, a minute each, or at some of them.
     Fuzz(FuzzOptions),
     /// Write the generated files: protobuf code, the settings reference, JSON Schemas of settings and members.

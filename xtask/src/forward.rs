@@ -19,6 +19,14 @@ pub(crate) fn bench(repo: &Repo, arguments: &[String]) -> Result<()> {
     program(repo, &which, arguments)
 }
 
+/// `cargo xtask chaos`: real processes under faults, optimised, because it tells times.
+pub(crate) fn chaos(repo: &Repo, arguments: &[String]) -> Result<()> {
+    // The nodes are processes of the command that users run, without a feature of ours.
+    run(&mut repo.cargo(["build", "--quiet", "--release", "--package", "mesh-cli"]))?;
+    let which = ["--release", "--package", "mesh-tests", "--features", "harness", "--bin", "mesh-chaos"];
+    program(repo, &which, arguments)
+}
+
 /// `cargo xtask codegen`: protobuf code and the settings reference.
 pub(crate) fn codegen(repo: &Repo, check: bool) -> Result<()> {
     let flags: Vec<String> = check.then(|| "--check".to_owned()).into_iter().collect();

@@ -50,6 +50,7 @@ fn run(verb: cli::Verb) -> anyhow::Result<()> {
         cli::Verb::Sim { arguments } => forward::sim(&repo, &arguments),
         cli::Verb::Fuzz(options) => fuzz::run_targets(&repo, &options),
         cli::Verb::Bench { arguments } => forward::bench(&repo, &arguments),
+        cli::Verb::Chaos { arguments } => forward::chaos(&repo, &arguments),
         cli::Verb::Codegen { check } => forward::codegen(&repo, check),
     }
 }

@@ -66,7 +66,8 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("it takes too long") })
 }
 
-/// The voter: writes one record after the other and says so when each is acknowledged.
+/// The voter, when another test starts this program as one: writes one record after the other and says so when
+/// each is acknowledged. There is nothing to test otherwise.
 #[test]
 fn voter() {
     let Some(folder) = std::env::var_os(FOLDER) else {

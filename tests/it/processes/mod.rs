@@ -5,6 +5,7 @@ mod bad_input;
 mod disk;
 mod membership;
 mod network;
+mod registry;
 mod trust;
 
 use std::time::Duration;

@@ -1,23 +1,23 @@
 //! A cluster of processes, and what a story does to it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::ExitStatus,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mesh_core::{Clock, Instant, MemberState, SystemClock};
+use mesh_core::{Clock, Instant, MemberState, Role, SystemClock};
 use mesh_transport::ca::DevLeaf;
 use rustix::process::Signal;
 use toml::{Table, Value};
 
 use super::{
     artifacts::Folder,
-    binary::mesh_binary,
+    binary::Program,
     board::{Addresses, Board, Boards},
     certificates::Authority,
     disk::SmallDisk,
@@ -31,6 +31,8 @@ use super::{
 pub const CLUSTER: &str = "trial";
 /// The trust domain of every cluster here.
 pub const TRUST_DOMAIN: &str = "trial.internal";
+/// The role of nodes that keep no control state.
+const WORKER: &str = "worker";
 /// The port of nodes that have a machine of their own.
 const MESH_PORT: u16 = 17_421;
 /// Longest wait for something that nothing stands in the way of; generous, for machines under load.
@@ -40,11 +42,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Plan {
     story: String,
-    nodes: u8,
+    machines: Vec<Machine>,
+    /// Machines of the lab without a process of the cluster.
+    guests: u8,
     lab: bool,
     revocations: bool,
     small_disk: Option<(String, u32)>,
-    settings: Vec<(String, Value)>,
+    settings: Settings,
+}
+
+/// Settings by name, as `gossip.probe_interval`.
+type Settings = Vec<(String, Value)>;
+
+/// One node of a plan.
+#[derive(Clone, Debug)]
+struct Machine {
+    name: String,
+    role: &'static str,
+    program: Option<Program>,
+    settings: Settings,
 }
 
 /// Processes that form a cluster, named `n-1`, `n-2` and so on.
@@ -53,10 +69,11 @@ pub struct Cluster {
     // Dropped in this order: processes end before their disks, networks and files go.
     nodes: BTreeMap<String, Node>,
     disks: BTreeMap<String, SmallDisk>,
-    lab: Option<Lab>,
+    _lab: Option<Lab>,
+    guests: Vec<Namespace>,
     authority: Authority,
     board: Board,
-    settings: Vec<(String, Value)>,
+    settings: Settings,
     revocations: bool,
     started_at: Instant,
     folder: Folder,
@@ -72,13 +89,69 @@ struct Node {
     paused: bool,
     /// Its next run is told where others are.
     seeded: bool,
+    /// What runs instead of `mesh`.
+    program: Option<Program>,
+    /// Settings of this node alone.
+    settings: Settings,
 }
 
 impl Plan {
     /// So many nodes on the loopback interface, with the settings that users get.
     pub fn new(story: &str, nodes: u8) -> Self {
-        let (story, settings) = (story.to_owned(), Vec::new());
-        Self { story, nodes, lab: false, revocations: false, small_disk: None, settings }
+        let machine = |number| Machine {
+            name: format!("n-{}", number + 1),
+            role: WORKER,
+            program: None,
+            settings: Settings::new(),
+        };
+        Self {
+            story: story.to_owned(),
+            machines: (0..nodes).map(machine).collect(),
+            guests: 0,
+            lab: false,
+            revocations: false,
+            small_disk: None,
+            settings: Settings::new(),
+        }
+    }
+
+    /// The nodes up to now vote: the first of them begins a registry and takes the others in.
+    #[must_use]
+    pub fn voting(mut self) -> Self {
+        for machine in &mut self.machines {
+            machine.role = Role::CONTROL;
+        }
+        self
+    }
+
+    /// The nodes up to now run this program instead of `mesh`.
+    #[must_use]
+    pub fn running(mut self, program: &Program) -> Self {
+        for machine in &mut self.machines {
+            machine.program = Some(program.clone());
+        }
+        self
+    }
+
+    /// So many nodes more, `h-1` and so on, that do nothing but campaign for a scope.
+    #[must_use]
+    pub fn with_candidates(mut self, nodes: u8, scope: &str) -> Self {
+        let scope = Table::from_iter([("name".to_owned(), Value::String(scope.to_owned()))]);
+        let settings = vec![("leader.scopes".to_owned(), Value::Array(vec![Value::Table(scope)]))];
+        self.machines.extend((0..nodes).map(|number| Machine {
+            name: format!("h-{}", number + 1),
+            role: WORKER,
+            program: None,
+            settings: settings.clone(),
+        }));
+        self
+    }
+
+    /// So many machines more in the lab, for programs of ours.
+    #[must_use]
+    pub fn with_guests(mut self, machines: u8) -> Self {
+        self.guests = machines;
+        self
     }
 
     /// Each node in a namespace of its own, so that there is a network to break.
@@ -104,8 +177,8 @@ impl Plan {
 
     /// A setting for all nodes, as `gossip.probe_interval`.
     #[must_use]
-    pub fn set(mut self, name: &str, value: &str) -> Self {
-        self.settings.push((name.to_owned(), Value::String(value.to_owned())));
+    pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.settings.push((name.to_owned(), value.into()));
         self
     }
 
@@ -133,11 +206,14 @@ impl Plan {
         let folder = Folder::create(&self.story)?;
         let authority = Authority::new(TRUST_DOMAIN, CLUSTER)?;
         authority.issue("operator", "operator")?.save(&folder.path().join("operator"))?;
-        let lab = if self.lab { Some(Lab::new(self.nodes)?) } else { None };
+        let machines = u8::try_from(self.machines.len()).context("too many nodes")?;
+        let lab = if self.lab { Some(Lab::new(machines + self.guests)?) } else { None };
+        let mut namespaces = lab.iter().flat_map(|lab| lab.machines().to_vec()).collect::<VecDeque<_>>();
         let mut cluster = Cluster {
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
-            lab,
+            _lab: lab,
+            guests: Vec::new(),
             authority,
             board: Board::default(),
             settings: self.settings,
@@ -152,13 +228,17 @@ impl Plan {
             let disk = SmallDisk::mount(&cluster.data(&name), kibibytes)?;
             cluster.disks.insert(name, disk);
         }
-        for number in 0..self.nodes {
-            let name = format!("n-{}", number + 1);
-            let leaf = cluster.authority.issue("worker", &name)?;
-            let namespace =
-                cluster.lab.as_ref().and_then(|lab| lab.machines().get(usize::from(number)).cloned());
-            cluster.add(&name, leaf, namespace)?;
+        let founder = self.machines.iter().find(|machine| machine.role == Role::CONTROL);
+        if let Some(founder) = founder {
+            mesh::node::found_cluster(&cluster.data(&founder.name))?;
         }
+        for Machine { name, role, program, settings } in self.machines {
+            let leaf = cluster.authority.issue(role, &name)?;
+            cluster.add(&name, leaf, namespaces.pop_front())?;
+            let node = cluster.node_mut(&name)?;
+            (node.program, node.settings) = (program, settings);
+        }
+        cluster.guests = namespaces.into();
         Ok(cluster)
     }
 }
@@ -207,6 +287,11 @@ impl Cluster {
         self.node(name)?.namespace.as_ref().with_context(|| format!("{name} has no namespace"))
     }
 
+    /// The machines of the lab that have no process of the cluster; none without a lab.
+    pub fn guests(&self) -> &[Namespace] {
+        &self.guests
+    }
+
     /// Where a running node listens.
     ///
     /// # Errors
@@ -228,7 +313,16 @@ impl Cluster {
         let roots = identity.join("roots.pem");
         fs::write(&roots, self.authority.root_pem())
             .with_context(|| format!("cannot write {}", roots.display()))?;
-        let node = Node { leaf, namespace, operator: None, process: None, paused: false, seeded: true };
+        let node = Node {
+            leaf,
+            namespace,
+            operator: None,
+            process: None,
+            paused: false,
+            seeded: true,
+            program: None,
+            settings: Settings::new(),
+        };
         self.nodes.insert(name.to_owned(), node);
         Ok(())
     }
@@ -273,11 +367,17 @@ impl Cluster {
         ensure!(self.node(name)?.process.is_none(), "{name} runs already");
         let config = self.write_config(name)?;
         let log = self.folder.path().join(name).join("node.log");
-        let mesh = match &self.node(name)?.namespace {
-            Some(namespace) => namespace.command(mesh_binary()?),
-            None => Command::new(mesh_binary()?),
+        let node = self.node(name)?;
+        let mesh;
+        let program = match &node.program {
+            Some(program) => program,
+            None => {
+                mesh = Program::mesh()?;
+                &mesh
+            }
         };
-        let process = Process::start(mesh, &config, &log, name, &self.board)?;
+        let command = program.command(&config, node.namespace.as_ref());
+        let process = Process::start(command, &log, name, &self.board)?;
         self.node_mut(name)?.process = Some(process);
         Ok(())
     }
@@ -331,6 +431,18 @@ impl Cluster {
         process.with_context(|| format!("{name} does not run"))?.wait()
     }
 
+    /// `kill -9` of all of these at the same moment.
+    ///
+    /// # Errors
+    ///
+    /// One does not run.
+    pub fn kill_all(&mut self, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.signal(name, Signal::KILL)?;
+        }
+        names.iter().try_for_each(|name| self.end(name).map(drop))
+    }
+
     /// `SIGTERM`, and waits for the end.
     ///
     /// # Errors
@@ -361,6 +473,16 @@ impl Cluster {
         self.signal(name, Signal::CONT)?;
         self.node_mut(name)?.paused = false;
         Ok(())
+    }
+
+    /// Writes a line to the standard input of a node that runs a program of ours.
+    ///
+    /// # Errors
+    ///
+    /// It does not run, or does not listen.
+    pub fn tell(&mut self, name: &str, line: &str) -> Result<()> {
+        let process = self.node_mut(name)?.process.as_mut();
+        process.with_context(|| format!("{name} does not run"))?.tell(line)
     }
 
     /// `SIGHUP`: it reads certificates and revocations again.
@@ -495,7 +617,7 @@ impl Cluster {
             set("transport.tls.trust_bundle", text(&identity.join("roots.pem").display()));
             set("transport.tls.crl", text(&self.revocation_list().display()));
         }
-        for (name, value) in &self.settings {
+        for (name, value) in self.settings.iter().chain(&node.settings) {
             set(name, value.clone());
         }
         let path = self.folder.path().join(name).join("mesh.toml");

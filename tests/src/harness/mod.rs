@@ -27,7 +27,7 @@ mod process;
 mod stranger;
 
 pub use artifacts::Folder;
-pub use binary::mesh_binary;
+pub use binary::{Program, mesh_binary};
 pub use board::{Addresses, Board, Boards, Event, LogLine, Observer};
 pub use certificates::Authority;
 pub use cluster::{CLUSTER, Cluster, Plan, TRUST_DOMAIN};

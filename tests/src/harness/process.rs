@@ -1,4 +1,4 @@
-//! One run of `mesh run`: its process, what it prints, and the signals it gets.
+//! One run of a node: its process, what it prints, and the signals it gets.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,27 +15,21 @@ use serde_json::Value;
 
 use super::board::{Addresses, Board};
 
+/// What children log, as users get it by default.
+const LOG: &str = "info,openraft=error";
+
 /// A child. It is killed when this value goes.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     /// The child stops when this closes, so that it does not outlive us however we end.
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts `mesh run --config` with this program, perhaps inside a namespace; what it prints goes
-    /// to the board, and its log to a file too.
-    pub(super) fn start(
-        mut mesh: Command,
-        config: &Path,
-        log: &Path,
-        name: &str,
-        board: &Board,
-    ) -> Result<Self> {
-        mesh.arg("run").arg("--config").arg(config);
-        mesh.args(["--events", "--until-stdin-closes", "--log-format", "json"]);
+    /// Starts this; what it prints goes to the board, and its log to a file too.
+    pub(super) fn start(mut mesh: Command, log: &Path, name: &str, board: &Board) -> Result<Self> {
         mesh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A Ctrl-C of ours must not reach it before we decide how the story ends.
         mesh.process_group(0);
@@ -51,7 +45,7 @@ impl Process {
             spawn_reader(name, board, stdout, read_events),
             spawn_reader(name, board, stderr, move |name, board, stderr| read_log(name, board, stderr, file)),
         ];
-        Ok(Self { child, _stdin: stdin, readers })
+        Ok(Self { child, stdin, readers })
     }
 
     /// Its id.
@@ -64,6 +58,12 @@ impl Process {
         let pid =
             i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id out of range")?;
         kill_process(pid, signal).with_context(|| format!("cannot signal process {}", self.pid()))
+    }
+
+    /// Writes a line to its standard input.
+    pub(super) fn tell(&mut self, line: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("a child without standard input")?;
+        writeln!(stdin, "{line}").with_context(|| format!("cannot tell process {line:?}"))
     }
 
     /// Waits for its end; call it when the end is near.
@@ -91,7 +91,7 @@ fn clean_environment(command: &mut Command) {
             command.env_remove(&name);
         }
     }
-    command.env("MESH_LOG", std::env::var_os("MESH_TEST_LOG").unwrap_or_else(|| "info".into()));
+    command.env("MESH_LOG", std::env::var_os("MESH_TEST_LOG").unwrap_or_else(|| LOG.into()));
 }
 
 fn spawn_reader<R: Read + Send + 'static>(

@@ -200,6 +200,11 @@ impl Core {
     }
 
     fn enter(self: &Arc<Self>, group: Arc<Group>) {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = *self.planted.lock().unwrap_or_else(PoisonError::into_inner) {
+            group.log.plant(bug);
+            group.applied.plant(bug);
+        }
         self.watch_failure(&group);
         pilot::start(self, &group);
         self.group.send_replace(Some(group));

@@ -45,6 +45,8 @@ pub(super) struct Peers {
     channels: Channels,
     voters: Arc<dyn Voters>,
     known: Mutex<Known>,
+    /// Tells of each leader that was not the leader before.
+    led: watch::Sender<Option<NodeId>>,
 }
 
 #[derive(Default)]
@@ -69,7 +71,7 @@ const LOOK_AROUND_EVERY: u64 = 64;
 
 impl Peers {
     pub(super) fn new(channels: Channels, voters: Arc<dyn Voters>) -> Self {
-        Self { channels, voters, known: Mutex::default() }
+        Self { channels, voters, known: Mutex::default(), led: watch::Sender::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -131,7 +133,19 @@ impl Peers {
         if known.leader.as_ref() != Some(leader) {
             tracing::debug!(node_id = %leader, "the store's leader");
             known.leader = Some(leader.clone());
+            self.led.send_if_modified(|last| {
+                let other = last.as_ref() != Some(leader);
+                if other {
+                    *last = Some(leader.clone());
+                }
+                other
+            });
         }
+    }
+
+    /// Follows who leads. A leader that is only lost is no change: who comes next is.
+    pub(super) fn leaders(&self) -> watch::Receiver<Option<NodeId>> {
+        self.led.subscribe()
     }
 
     /// `node` does not lead, or can't be reached.

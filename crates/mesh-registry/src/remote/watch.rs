@@ -10,7 +10,10 @@ use mesh_core::{
     },
 };
 use mesh_transport::rpc::Channel;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tonic::Streaming;
 
 use super::{Call, Shared, StoreClient, Whom, damaged, read};
@@ -77,6 +80,23 @@ struct Watch {
 struct Connection {
     messages: Streaming<WatchReply>,
     voter: NodeId,
+    /// Who led when the watch was taken up here, and who came since.
+    leaders: watch::Receiver<Option<NodeId>>,
+}
+
+impl Connection {
+    /// Waits until another voter begins to lead than the one that is watched.
+    async fn passed_over(leaders: &mut watch::Receiver<Option<NodeId>>, voter: &NodeId) {
+        loop {
+            if leaders.changed().await.is_err() {
+                // Nobody calls any more, so nothing more is learned.
+                std::future::pending::<()>().await;
+            }
+            if leaders.borrow_and_update().as_ref().is_some_and(|leader| leader != voter) {
+                return;
+            }
+        }
+    }
 }
 
 /// Since when the watch has no voter that says anything.
@@ -103,7 +123,17 @@ impl Watch {
                 self.resume().await?;
                 continue;
             };
-            let failure = match timeout(silence_max, connection.messages.message()).await {
+            let Connection { messages, voter, leaders } = connection;
+            let message = tokio::select! {
+                biased;
+                message = timeout(silence_max, messages.message()) => message,
+                // A leader is passed over when it is dead, of which a connection over UDP says nothing for
+                // long. One that lives gets the time for a word.
+                () = Connection::passed_over(leaders, voter) => {
+                    timeout(self.shared.config.hedge_after, messages.message()).await
+                }
+            };
+            let failure = match message {
                 Ok(Ok(Some(message))) => {
                     self.lost = None;
                     self.take(message)?;
@@ -113,7 +143,7 @@ impl Watch {
                     failures::from_status(status, "watch", self.shared.timeout()).without_effect().into()
                 }
                 Ok(Ok(None)) => gone("the voter ended it".to_owned()),
-                Err(_) => gone(format!("nothing came for {silence_max:?}")),
+                Err(_) => gone("nothing came for too long".to_owned()),
             };
             self.lose(failure)?;
         }
@@ -173,12 +203,14 @@ impl Watch {
             avoid: self.avoid.clone(),
             ..Call::read("watch", Whom::LeaderFirst, self.shared.timeout())
         };
+        // Before the call, so that no change is missed.
+        let leaders = self.shared.peers.leaders();
         let send = |mut client: StoreClient<Channel>, left| {
             let request = call.request(request.clone(), left);
             async move { client.watch(request).await }
         };
         let answer = self.shared.run(call, send).await?;
-        self.connection = Some(Connection { messages: answer.reply, voter: answer.from });
+        self.connection = Some(Connection { messages: answer.reply, voter: answer.from, leaders });
         Ok(())
     }
 

@@ -237,4 +237,24 @@ impl Recording {
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
+
+    /// Number of calls that may have changed something, and whose outcome nobody was told.
+    pub fn unknown(&self) -> usize {
+        let changes = |what: &Call| !matches!(what, Call::Get(_) | Call::Scan(_));
+        let open = |answer: &Option<(Moment, Reply)>| matches!(answer, None | Some((_, Reply::Unknown)));
+        self.calls.iter().filter(|call| changes(&call.what) && open(&call.answer)).count()
+    }
+
+    /// What watches delivered.
+    pub fn watches(&self) -> &[Watched] {
+        &self.watches
+    }
+
+    /// Each call in words, in the order of the calls: who, when, what, and the answer.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.calls.iter().map(|Recorded { client, call, what, answer }| match answer {
+            Some((at, reply)) => format!("client {client}, {call} to {at}: {what:?} -> {reply:?}"),
+            None => format!("client {client}, {call}: {what:?} -> never"),
+        })
+    }
 }

@@ -114,6 +114,14 @@ impl Node {
         self.leadership.as_ref()
     }
 
+    /// Makes this node's voter, if it has one, break a rule from here on. For tests of a test harness.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&self, bug: mesh_registry::PlantedBug) {
+        if let Some(raft) = self.registry.as_ref().and_then(|registry| registry.raft.as_ref()) {
+            raft.plant(bug);
+        }
+    }
+
     /// The node's port.
     pub fn transport(&self) -> &Endpoint {
         &self.endpoint

@@ -176,7 +176,11 @@ impl Says {
     }
 
     pub(crate) fn serve(&self, store: impl VersionedStore) -> StoreService {
-        let config = ServiceConfig::default().validate().expect("valid");
+        self.serve_with(store, ServiceConfig::default())
+    }
+
+    pub(crate) fn serve_with(&self, store: impl VersionedStore, config: ServiceConfig) -> StoreService {
+        let config = config.validate().expect("valid");
         StoreService::with_leader(Arc::new(store), Arc::new(self.clone()), config)
     }
 }

@@ -13,8 +13,8 @@ use mesh_core::{
 use mesh_transport::rpc::Target;
 use tokio::sync::watch;
 
-use super::harness::{World, key, node, put, service, service_with, soon};
-use crate::{MemoryStore, RemoteConfig, RemoteStore, ServiceConfig};
+use super::harness::{Says, World, key, node, put, service, service_with, soon};
+use crate::{Leadership, MemoryStore, RemoteConfig, RemoteStore, ServiceConfig};
 
 async fn next(watch: &mut WatchStream) -> WatchEvent {
     soon(watch.next()).await.expect("goes on").expect("no error")
@@ -111,6 +111,30 @@ async fn a_silent_watch_is_taken_up_elsewhere() {
     memory.transact(put("a", "x")).await.expect("applied");
     assert_eq!(next_changes(&mut watch).await.0, Revision(1));
     assert_eq!(store.counters().watches_resumed_total(), 1, "signs of life keep it where it is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_a_leader_that_fell_silent_goes_on_when_another_leads() {
+    let world = World::new();
+    let memory = MemoryStore::new();
+    let (one, two) = (Says::new(Leadership::Here), Says::new(Leadership::There(node("v-1"))));
+    // The first is as good as dead: nothing is said on its watches for longer than this test lasts.
+    let silent = ServiceConfig { watch_heartbeat: Duration::from_secs(60), ..ServiceConfig::default() };
+    let first = world.voter("v-1", &one.serve_with(MemoryStore::new(), silent));
+    let second = world.voter("v-2", &two.serve(memory.clone()));
+    let config = RemoteConfig { watch_silence_max: Duration::from_secs(60), ..RemoteConfig::default() };
+    let store = world.remote_as("worker", "w-1", &[&first, &second], config);
+    let mut watch = store
+        .watch(&Prefix::all(), WatchFrom::After(Revision(0)), WatchOptions::default())
+        .await
+        .expect("begun");
+    memory.transact(put("a", "x")).await.expect("applied");
+
+    two.set(Leadership::Here);
+    one.set(Leadership::There(node("v-2")));
+    store.transact(put("b", "x")).await.expect("the new leader takes it");
+    assert_eq!(next_changes(&mut watch).await.0, Revision(1));
+    assert_eq!(next_changes(&mut watch).await.0, Revision(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
