@@ -103,6 +103,12 @@ impl RemoteStore {
         self.shared.peers.leader()
     }
 
+    /// A hint that a node is gone: it is not taken for the leader any more, and watches that it serves go on
+    /// at another voter at once. Wrong hints cost a request for each watch, and nothing else.
+    pub fn lost(&self, node: &NodeId) {
+        self.shared.peers.doubt(node);
+    }
+
     /// What it counts, for [`metrics`](crate::metrics).
     pub fn counters(&self) -> Arc<RemoteCounters> {
         Arc::clone(&self.shared.counters)

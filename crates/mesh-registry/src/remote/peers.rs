@@ -45,8 +45,8 @@ pub(super) struct Peers {
     channels: Channels,
     voters: Arc<dyn Voters>,
     known: Mutex<Known>,
-    /// Tells of each leader that was not the leader before.
-    led: watch::Sender<Option<NodeId>>,
+    /// Changes with every doubt.
+    doubted: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -55,6 +55,15 @@ struct Known {
     by_node: BTreeMap<NodeId, Peer>,
     /// Stale reads so far.
     reads: u64,
+    /// How often each was doubted: it no longer leads, or is said to be gone.
+    doubts: BTreeMap<NodeId, u64>,
+}
+
+/// What was known of a voter when something began that it is to outlast.
+pub(super) struct Trust {
+    voter: NodeId,
+    doubts: u64,
+    doubted: watch::Receiver<u64>,
 }
 
 /// A voter that was called before.
@@ -68,10 +77,12 @@ struct Peer {
 
 /// One in so many stale reads goes to another than the nearest voter, to learn whether it still is.
 const LOOK_AROUND_EVERY: u64 = 64;
+/// Nodes whose doubts are counted; those that led, so few.
+const DOUBTED_MAX: usize = 1024;
 
 impl Peers {
     pub(super) fn new(channels: Channels, voters: Arc<dyn Voters>) -> Self {
-        Self { channels, voters, known: Mutex::default(), led: watch::Sender::new(None) }
+        Self { channels, voters, known: Mutex::default(), doubted: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -132,20 +143,10 @@ impl Peers {
         let mut known = self.lock();
         if known.leader.as_ref() != Some(leader) {
             tracing::debug!(node_id = %leader, "the store's leader");
-            known.leader = Some(leader.clone());
-            self.led.send_if_modified(|last| {
-                let other = last.as_ref() != Some(leader);
-                if other {
-                    *last = Some(leader.clone());
-                }
-                other
-            });
+            if let Some(before) = known.leader.replace(leader.clone()) {
+                self.count_doubt(known, &before);
+            }
         }
-    }
-
-    /// Follows who leads. A leader that is only lost is no change: who comes next is.
-    pub(super) fn leaders(&self) -> watch::Receiver<Option<NodeId>> {
-        self.led.subscribe()
     }
 
     /// `node` does not lead, or can't be reached.
@@ -153,6 +154,46 @@ impl Peers {
         let mut known = self.lock();
         if known.leader.as_ref() == Some(node) {
             known.leader = None;
+            self.count_doubt(known, node);
+        }
+    }
+
+    /// `node` is said to be gone.
+    pub(super) fn doubt(&self, node: &NodeId) {
+        let mut known = self.lock();
+        if known.leader.as_ref() == Some(node) {
+            known.leader = None;
+        }
+        if known.by_node.contains_key(node) {
+            self.count_doubt(known, node);
+        }
+    }
+
+    fn count_doubt(&self, mut known: MutexGuard<'_, Known>, node: &NodeId) {
+        *known.doubts.entry(node.clone()).or_default() += 1;
+        if known.doubts.len() > DOUBTED_MAX {
+            known.doubts.pop_first();
+        }
+        drop(known);
+        self.doubted.send_modify(|doubts| *doubts += 1);
+    }
+
+    /// From now on.
+    pub(super) fn trust(&self, voter: &NodeId) -> Trust {
+        let known = self.lock();
+        let doubts = known.doubts.get(voter).copied().unwrap_or_default();
+        Trust { voter: voter.clone(), doubts, doubted: self.doubted.subscribe() }
+    }
+
+    /// Waits until there is reason to doubt the voter.
+    pub(super) async fn doubted(&self, trust: &mut Trust) {
+        loop {
+            if self.lock().doubts.get(&trust.voter).copied().unwrap_or_default() != trust.doubts {
+                return;
+            }
+            if trust.doubted.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

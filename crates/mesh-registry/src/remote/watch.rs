@@ -10,13 +10,10 @@ use mesh_core::{
     },
 };
 use mesh_transport::rpc::Channel;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
-use super::{Call, Shared, StoreClient, Whom, damaged, read};
+use super::{Call, Shared, StoreClient, Whom, damaged, peers::Trust, read};
 use crate::wire::{WatchChanges, WatchReply, WatchRequest, bad, failures, watch_reply::Event};
 
 /// Changes of one revision that are put together from several messages; one with more becomes a gap.
@@ -80,23 +77,7 @@ struct Watch {
 struct Connection {
     messages: Streaming<WatchReply>,
     voter: NodeId,
-    /// Who led when the watch was taken up here, and who came since.
-    leaders: watch::Receiver<Option<NodeId>>,
-}
-
-impl Connection {
-    /// Waits until another voter begins to lead than the one that is watched.
-    async fn passed_over(leaders: &mut watch::Receiver<Option<NodeId>>, voter: &NodeId) {
-        loop {
-            if leaders.changed().await.is_err() {
-                // Nobody calls any more, so nothing more is learned.
-                std::future::pending::<()>().await;
-            }
-            if leaders.borrow_and_update().as_ref().is_some_and(|leader| leader != voter) {
-                return;
-            }
-        }
-    }
+    trust: Trust,
 }
 
 /// Since when the watch has no voter that says anything.
@@ -123,14 +104,14 @@ impl Watch {
                 self.resume().await?;
                 continue;
             };
-            let Connection { messages, voter, leaders } = connection;
+            // A voter that was killed says nothing, not even goodbye. Whoever calls the next leader, or hears of
+            // the death, spares the watch to wait for the silence to last.
             let message = tokio::select! {
                 biased;
-                message = timeout(silence_max, messages.message()) => message,
-                // A leader is passed over when it is dead, of which a connection over UDP says nothing for
-                // long. One that lives gets the time for a word.
-                () = Connection::passed_over(leaders, voter) => {
-                    timeout(self.shared.config.hedge_after, messages.message()).await
+                message = timeout(silence_max, connection.messages.message()) => message,
+                () = self.shared.peers.doubted(&mut connection.trust) => {
+                    self.lose(gone("it leads no more, or is said to be gone".to_owned()))?;
+                    continue;
                 }
             };
             let failure = match message {
@@ -143,7 +124,7 @@ impl Watch {
                     failures::from_status(status, "watch", self.shared.timeout()).without_effect().into()
                 }
                 Ok(Ok(None)) => gone("the voter ended it".to_owned()),
-                Err(_) => gone("nothing came for too long".to_owned()),
+                Err(_) => gone(format!("nothing came for {silence_max:?}")),
             };
             self.lose(failure)?;
         }
@@ -203,14 +184,13 @@ impl Watch {
             avoid: self.avoid.clone(),
             ..Call::read("watch", Whom::LeaderFirst, self.shared.timeout())
         };
-        // Before the call, so that no change is missed.
-        let leaders = self.shared.peers.leaders();
         let send = |mut client: StoreClient<Channel>, left| {
             let request = call.request(request.clone(), left);
             async move { client.watch(request).await }
         };
         let answer = self.shared.run(call, send).await?;
-        self.connection = Some(Connection { messages: answer.reply, voter: answer.from, leaders });
+        let trust = self.shared.peers.trust(&answer.from);
+        self.connection = Some(Connection { messages: answer.reply, voter: answer.from, trust });
         Ok(())
     }
 

@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::StreamExt;
 use mesh_core::{
-    BoxError, Clock, MemberSnapshot, Membership, NodeId, PeerIdentity, Role, SettingError, Settings,
-    Validated,
+    BoxError, Clock, MemberChange, MemberEvent, MemberSnapshot, Membership, NodeId, PeerIdentity, Role,
+    SettingError, Settings, Validated,
     store::{StoreError, VersionedStore},
 };
 use mesh_leader::Leadership;
@@ -122,9 +122,9 @@ impl Registry {
         let reconcile_config = parts.config.reconcile.clone().validate().map_err(NodeError::Settings)?;
         let own = parts.local.node_id().clone();
         let (sender, voters) = watch::channel(candidates(&parts.membership.snapshot(), &own));
-        let following = tokio::spawn(follow(Arc::clone(&parts.membership), own, sender)).abort_handle();
         let remote = RemoteStore::new(parts.channels.clone(), Arc::new(voters), remote_config);
-        let tasks = vec![following];
+        let following = follow(Arc::clone(&parts.membership), own, sender, remote.clone());
+        let tasks = vec![tokio::spawn(following).abort_handle()];
         let membership = Arc::clone(&parts.membership);
         let restores = parts.data_dir.join(RESTORES);
         if parts.local.role().as_str() != Role::CONTROL {
@@ -379,8 +379,13 @@ fn candidates(members: &MemberSnapshot, own: &NodeId) -> Arc<[Target]> {
     members.filter_map(|member| target(member).ok()).collect()
 }
 
-/// Keeps the list of those who may vote up to date.
-async fn follow(membership: Arc<dyn Membership>, own: NodeId, voters: watch::Sender<Arc<[Target]>>) {
+/// Keeps the list of those who may vote up to date, and tells the client who is gone.
+async fn follow(
+    membership: Arc<dyn Membership>,
+    own: NodeId,
+    voters: watch::Sender<Arc<[Target]>>,
+    client: RemoteStore,
+) {
     let (_, mut events) = membership.subscribe();
     loop {
         let now = candidates(&membership.snapshot(), &own);
@@ -395,8 +400,9 @@ async fn follow(membership: Arc<dyn Membership>, own: NodeId, voters: watch::Sen
             }
             changed
         });
-        if events.next().await.is_none() {
-            return;
+        let Some(event) = events.next().await else { return };
+        if let MemberEvent::Changed { change: MemberChange::Died | MemberChange::Left, member, .. } = event {
+            client.lost(&member.node_id);
         }
     }
 }

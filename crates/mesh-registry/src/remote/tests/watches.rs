@@ -138,6 +138,25 @@ async fn a_watch_of_a_leader_that_fell_silent_goes_on_when_another_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_a_voter_that_is_said_to_be_gone_goes_on_elsewhere() {
+    let world = World::new();
+    let memory = MemoryStore::new();
+    let silent = ServiceConfig { watch_heartbeat: Duration::from_secs(60), ..ServiceConfig::default() };
+    let first = world.voter("v-1", &service_with(MemoryStore::new(), silent));
+    let second = world.voter("v-2", &service(memory.clone()));
+    let config = RemoteConfig { watch_silence_max: Duration::from_secs(60), ..RemoteConfig::default() };
+    let store = world.remote_as("worker", "w-1", &[&first, &second], config);
+    let mut watch = store
+        .watch(&Prefix::all(), WatchFrom::After(Revision(0)), WatchOptions::default())
+        .await
+        .expect("begun");
+    memory.transact(put("a", "x")).await.expect("applied");
+    // Nobody calls; only the membership knows.
+    store.lost(&node("v-1"));
+    assert_eq!(next_changes(&mut watch).await.0, Revision(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_told_of_what_it_missed_or_gets_the_latest() {
     let world = World::new();
     let memory = MemoryStore::new();

@@ -30,6 +30,8 @@ use super::target::{Client, Held, Seen, Target, rss_mib_of};
 
 /// Longest wait for a leader that all agree on.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for an answer: without a leader etcd keeps some for ever.
+const CALL: Duration = Duration::from_secs(10);
 
 pub(super) struct Etcd {
     nodes: Vec<Node>,
@@ -147,10 +149,13 @@ where
     Q: prost::Message + 'static,
     A: prost::Message + Default + 'static,
 {
-    let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await?;
-    let path = PathAndQuery::from_static(path);
-    Ok(grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default()).await?.into_inner())
+    let call = async {
+        let mut grpc = Grpc::new(channel.clone());
+        grpc.ready().await?;
+        let path = PathAndQuery::from_static(path);
+        Ok(grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default()).await?.into_inner())
+    };
+    tokio::time::timeout(CALL, call).await.context("no answer")?
 }
 
 #[async_trait]
@@ -216,11 +221,50 @@ impl EtcdClient {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        let answer = unary(self.channel(), path, request).await;
+        self.turned_on_error(unary(self.channel(), path, request).await)
+    }
+
+    /// After a failure the next server is asked, whatever the request was.
+    fn turned_on_error<T>(&self, answer: Result<T>) -> Result<T> {
         if answer.is_err() {
             self.at.fetch_add(1, Ordering::Relaxed);
         }
         answer
+    }
+
+    async fn begin_watch(&self, prefix: &str) -> Result<BoxStream<'static, Seen>> {
+        let create = wire::WatchCreate { key: prefix.into(), range_end: range_end(prefix) };
+        let first = wire::WatchRequest { create: Some(create) };
+        // The request stream stays open for as long as the watch.
+        let requests = futures_util::stream::iter([first]).chain(futures_util::stream::pending());
+        let mut grpc = Grpc::new(self.channel().clone());
+        grpc.ready().await?;
+        let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
+        let codec = ProstCodec::<wire::WatchRequest, wire::WatchResponse>::default();
+        let mut answers = grpc.streaming(Request::new(requests), path, codec).await?.into_inner();
+        let created = answers.message().await?.context("no answer to a watch")?;
+        ensure!(created.created, "the watch was refused");
+        let events = futures_util::stream::unfold(answers, |mut answers| async {
+            let message = answers.message().await.ok()??;
+            let seen = message.events.into_iter().map(|event| match event.kind {
+                0 => Seen::Put(event.kv.unwrap_or_default().value.into()),
+                _ => Seen::Deleted,
+            });
+            Some((futures_util::stream::iter(seen.collect::<Vec<_>>()), answers))
+        });
+        Ok(Box::pin(events.flatten()))
+    }
+
+    async fn keep_alive(&self, held: Held) -> Result<()> {
+        let request = futures_util::stream::iter([wire::LeaseKeepAlive { id: held.0 as i64 }]);
+        let mut grpc = Grpc::new(self.channel().clone());
+        grpc.ready().await?;
+        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+        let codec = ProstCodec::<wire::LeaseKeepAlive, wire::LeaseAnswer>::default();
+        let mut answers = grpc.streaming(Request::new(request), path, codec).await?.into_inner();
+        let answer = answers.message().await?.context("no answer to a renewal")?;
+        ensure!(answer.ttl > 0, "the lease is gone");
+        Ok(())
     }
 }
 
@@ -253,26 +297,7 @@ impl Client for EtcdClient {
     }
 
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, Seen>> {
-        let create = wire::WatchCreate { key: prefix.into(), range_end: range_end(prefix) };
-        let first = wire::WatchRequest { create: Some(create) };
-        // The request stream stays open for as long as the watch.
-        let requests = futures_util::stream::iter([first]).chain(futures_util::stream::pending());
-        let mut grpc = Grpc::new(self.channel().clone());
-        grpc.ready().await?;
-        let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
-        let codec = ProstCodec::<wire::WatchRequest, wire::WatchResponse>::default();
-        let mut answers = grpc.streaming(Request::new(requests), path, codec).await?.into_inner();
-        let created = answers.message().await?.context("no answer to a watch")?;
-        ensure!(created.created, "the watch was refused");
-        let events = futures_util::stream::unfold(answers, |mut answers| async {
-            let message = answers.message().await.ok()??;
-            let seen = message.events.into_iter().map(|event| match event.kind {
-                0 => Seen::Put(event.kv.unwrap_or_default().value.into()),
-                _ => Seen::Deleted,
-            });
-            Some((futures_util::stream::iter(seen.collect::<Vec<_>>()), answers))
-        });
-        Ok(Box::pin(events.flatten()))
+        self.turned_on_error(self.begin_watch(prefix).await)
     }
 
     async fn hold(&self, ttl: Duration) -> Result<Held> {
@@ -282,15 +307,7 @@ impl Client for EtcdClient {
     }
 
     async fn renew(&self, held: Held) -> Result<()> {
-        let request = futures_util::stream::iter([wire::LeaseKeepAlive { id: held.0 as i64 }]);
-        let mut grpc = Grpc::new(self.channel().clone());
-        grpc.ready().await?;
-        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
-        let codec = ProstCodec::<wire::LeaseKeepAlive, wire::LeaseAnswer>::default();
-        let mut answers = grpc.streaming(Request::new(request), path, codec).await?.into_inner();
-        let answer = answers.message().await?.context("no answer to a renewal")?;
-        ensure!(answer.ttl > 0, "the lease is gone");
-        Ok(())
+        self.turned_on_error(self.keep_alive(held).await)
     }
 
     async fn take(&self, held: Held, keys: &[String]) -> Result<bool> {
