@@ -45,6 +45,8 @@ use peers::{Peers, Whom};
 
 /// Sessions whose time to live is kept, to know how much time a renewal has.
 const TTLS_MAX: usize = 65_536;
+/// Records of a list that is as good as a single read.
+const SHORT_SCAN: usize = 64;
 /// How often a transaction is named anew after the session of its name was gone.
 const NAMES_MAX: usize = 3;
 
@@ -178,7 +180,9 @@ impl Shared {
 
     async fn list(&self, scan: &Scan, whom: Whom) -> Result<(Page, Revision), StoreError> {
         scan.check()?;
-        let call = &Call::read("scan", whom, self.timeout());
+        // What is long goes beside short requests, over the transport that is quicker with much.
+        let lane = if scan.limit > SHORT_SCAN { Lane::Bulk } else { Lane::Control };
+        let call = &Call { lane, ..Call::read("scan", whom, self.timeout()) };
         let send = |mut client: StoreClient<Channel>, left| {
             let request = wire::ScanRequest {
                 prefix: scan.prefix.as_str().to_owned(),

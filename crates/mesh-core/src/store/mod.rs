@@ -4,10 +4,10 @@
 //! The model is small on purpose. A [`Record`] is a key with a value. Every
 //! change happens in a [`Txn`] that names what must hold ([`Compare`]) and what
 //! to do ([`Operation`]), takes effect whole or not at all, and gets one
-//! [`Revision`](crate::Revision) of a counter that all records share. A session
+//! [`Revision`] of a counter that all records share. A session
 //! lives as long as its owner renews it; records attached to it go when it goes,
 //! all of them at one revision. A *grant* is a record that carries the next
-//! [`FencingToken`] of its key: a lease is a granted record of a session.
+//! [`FencingToken`](crate::FencingToken) of its key: a lease is a granted record of a session.
 
 mod error;
 mod key;

@@ -288,12 +288,18 @@ impl Group {
         if self.leadership() != Leadership::Here {
             return;
         }
-        let Some(successor) = self.successor() else { return };
         let mut metrics = self.raft.server_metrics();
-        if self.raft.trigger().transfer_leader(successor).await.is_err() {
-            return;
-        }
-        let gone = async {
+        let given_up = async {
+            // While voters change, the others may need this one to agree on anything.
+            while self.membership().get_joint_config().len() > 1 {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+            let Some(successor) = self.successor() else { return };
+            if self.raft.trigger().transfer_leader(successor).await.is_err() {
+                return;
+            }
             while self.other_leader().is_none() {
                 if metrics.changed().await.is_err() {
                     return;
@@ -301,7 +307,7 @@ impl Group {
             }
         };
         // Otherwise they elect one once they miss this one.
-        let _ = tokio::time::timeout(HAND_OVER, gone).await;
+        let _ = tokio::time::timeout(HAND_OVER, given_up).await;
     }
 
     pub(super) async fn stop(&self) {

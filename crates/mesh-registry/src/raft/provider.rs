@@ -83,12 +83,16 @@ impl RaftStore {
         self.core.group().map(|group| group.seat.id)
     }
 
-    /// The nodes that vote, as this one knows it.
+    /// The nodes that vote, as this one knows it; while that changes, those that do so before and after.
+    ///
+    /// Until a change is complete, most of the old voters are needed as well: a group of one that takes in two
+    /// can't do without its first.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         let Some(group) = self.core.group() else { return BTreeSet::new() };
         let membership = group.membership();
-        let voters = membership.voter_ids().filter_map(|id| membership.get_node(&id)?.node.clone());
-        voters.collect()
+        let votes = |id: &u64| membership.get_joint_config().iter().all(|voters| voters.contains(id));
+        let voters = membership.voter_ids().filter(votes);
+        voters.filter_map(|id| membership.get_node(&id)?.node.clone()).collect()
     }
 
     /// Waits until the node belongs to a group.

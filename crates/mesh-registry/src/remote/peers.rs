@@ -77,7 +77,7 @@ struct Peer {
 
 /// One in so many stale reads goes to another than the nearest voter, to learn whether it still is.
 const LOOK_AROUND_EVERY: u64 = 64;
-/// Nodes whose doubts are counted; those that led, so few.
+/// Nodes whose doubts are counted; there are few voters.
 const DOUBTED_MAX: usize = 1024;
 
 impl Peers {
@@ -143,9 +143,10 @@ impl Peers {
         let mut known = self.lock();
         if known.leader.as_ref() != Some(leader) {
             tracing::debug!(node_id = %leader, "the store's leader");
-            if let Some(before) = known.leader.replace(leader.clone()) {
-                self.count_doubt(known, &before);
-            }
+            known.leader = Some(leader.clone());
+            // Whichever of the others led before, and may be dead.
+            let others: Vec<NodeId> = known.by_node.keys().filter(|node| *node != leader).cloned().collect();
+            self.count_doubts(known, &others);
         }
     }
 
@@ -154,7 +155,7 @@ impl Peers {
         let mut known = self.lock();
         if known.leader.as_ref() == Some(node) {
             known.leader = None;
-            self.count_doubt(known, node);
+            self.count_doubts(known, std::slice::from_ref(node));
         }
     }
 
@@ -165,13 +166,15 @@ impl Peers {
             known.leader = None;
         }
         if known.by_node.contains_key(node) {
-            self.count_doubt(known, node);
+            self.count_doubts(known, std::slice::from_ref(node));
         }
     }
 
-    fn count_doubt(&self, mut known: MutexGuard<'_, Known>, node: &NodeId) {
-        *known.doubts.entry(node.clone()).or_default() += 1;
-        if known.doubts.len() > DOUBTED_MAX {
+    fn count_doubts(&self, mut known: MutexGuard<'_, Known>, nodes: &[NodeId]) {
+        for node in nodes {
+            *known.doubts.entry(node.clone()).or_default() += 1;
+        }
+        while known.doubts.len() > DOUBTED_MAX {
             known.doubts.pop_first();
         }
         drop(known);
