@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mesh_core::{
     FencingToken, NodeId, Revision,
     store::{
@@ -27,6 +28,15 @@ fn session_or_none(id: u64) -> Option<SessionId> {
 
 fn missing(what: &'static str, field: &'static str) -> WireError {
     bad(what, field, "it is missing")
+}
+
+/// Values shorter than this are copied when they come in.
+const COPIED_BYTES_MAX: usize = 32 * 1024;
+
+/// A value that may be kept for long. What is decoded is a view of the buffer that its message came in, some
+/// 8 KiB at least, and would hold all of it; log, history and records then take far more than their bounds say.
+fn kept(value: Bytes) -> Bytes {
+    if value.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&value) } else { value }
 }
 
 impl From<FencingToken> for wire::Token {
@@ -121,11 +131,13 @@ impl TryFrom<wire::Operation> for Operation {
         use wire::operation::Action;
         let key = key("an operation", &operation.key)?;
         Ok(match operation.action.ok_or_else(|| missing("an operation", "action"))? {
-            Action::Put(put) => Self::Put { key, value: put.value, session: session_or_none(put.session) },
+            Action::Put(put) => {
+                Self::Put { key, value: kept(put.value), session: session_or_none(put.session) }
+            }
             Action::Delete(_) => Self::Delete { key },
             Action::Grant(put) => Self::Grant {
                 key,
-                value: put.value,
+                value: kept(put.value),
                 session: session_or_none(put.session).ok_or_else(|| missing("a grant", "session"))?,
             },
         })
@@ -325,5 +337,26 @@ impl TryFrom<wire::Change> for Change {
                 Self::Deleted { key: key("a deletion", &deleted.key)?, cause: deleted.cause().into() }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_value_does_not_hold_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(vec![7_u8; 8 * 1024]);
+        let put = wire::Put { value: buffer.slice(..256), session: 1 };
+        for action in [wire::operation::Action::Put(put.clone()), wire::operation::Action::Grant(put.clone())]
+        {
+            let operation = wire::Operation { key: "k".to_owned(), action: Some(action) };
+            let read = Operation::try_from(operation).expect("valid");
+            let (Operation::Put { value, .. } | Operation::Grant { value, .. }) = read else {
+                panic!("{read:?}")
+            };
+            assert_eq!(value, put.value);
+            assert!(!buffer.as_ptr_range().contains(&value.as_ptr()), "it is a view of the buffer");
+        }
     }
 }
