@@ -1,7 +1,7 @@
 //! Carries out what [`autopilot`](super::autopilot) decides, while this voter leads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -83,8 +83,8 @@ pub(super) fn start(core: &Arc<Core>, group: &Arc<Group>) {
                 watch = Watch::default();
                 continue;
             }
-            let Some(view) = watch.view(&core, &group) else { continue };
-            let Some(step) = decide(&view) else { continue };
+            let next = || watch.view(&core, &group).and_then(|view| decide(&view));
+            let Some(step) = half_done(&group).map(Step::Voters).or_else(next) else { continue };
             tracing::info!(?step, "the group of voters changes");
             match tokio::time::timeout(STEP_TIMEOUT, carry_out(&core, &group, step)).await {
                 Ok(Ok(())) => {}
@@ -97,6 +97,15 @@ pub(super) fn start(core: &Arc<Core>, group: &Arc<Group>) {
             }
         }
     });
+}
+
+/// The voters of a change that stopped half way: it ran out of time, or its leader did. Until somebody ends it,
+/// a majority of the old voters is needed as well.
+fn half_done(group: &Group) -> Option<BTreeSet<u64>> {
+    let metrics = group.raft.metrics().borrow_watched().clone();
+    let [_, .., wanted] = &metrics.membership_config.membership().get_joint_config()[..] else { return None };
+    let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();
+    settled.then(|| wanted.clone())
 }
 
 /// What the leader remembers from look to look.
