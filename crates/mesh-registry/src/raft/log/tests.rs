@@ -175,3 +175,19 @@ async fn a_missing_segment_is_noticed() {
     }
     opened(folder.path());
 }
+
+#[test]
+fn a_log_that_ends_while_it_begins_a_segment_leaves_no_thread_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = opened(folder.path());
+    let spares = Arc::new(Spares::new(Arc::clone(&log.shared), folder.path().join("log")));
+    // The end comes between the moment when the writer takes the spare and the one when it orders the next.
+    spares.stop();
+    spares.order();
+    let (done, ended) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        spares.run();
+        let _ = done.send(());
+    });
+    ended.recv_timeout(std::time::Duration::from_secs(60)).expect("the thread ends");
+}

@@ -385,10 +385,14 @@ impl Spares {
         drop(self.changed.wait_while(self.lock(), wanted).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The spare was taken: make another.
-    fn order(&self) {
-        *self.lock() = Spare::Wanted;
-        self.changed.notify_all();
+    /// The spare was taken: make another, unless the log ends by now. A thread that missed the end would keep
+    /// the directory locked for ever.
+    pub(super) fn order(&self) {
+        let mut state = self.lock();
+        if *state != Spare::Stopped {
+            *state = Spare::Wanted;
+            self.changed.notify_all();
+        }
     }
 
     pub(super) fn stop(&self) {
