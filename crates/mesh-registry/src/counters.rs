@@ -64,6 +64,7 @@ pub struct RemoteCounters {
     redirects: AtomicU64,
     sessions: AtomicU64,
     resumed: AtomicU64,
+    confirmed: AtomicU64,
 }
 
 counts! { RemoteCounters {
@@ -75,4 +76,6 @@ counts! { RemoteCounters {
     sessions_total = sessions by session_opened;
     /// Watches taken up again after their connection was lost.
     watches_resumed_total = resumed by watch_resumed;
+    /// Linearizable reads that this client confirmed itself.
+    confirmed_reads_total = confirmed by read_confirmed;
 } }

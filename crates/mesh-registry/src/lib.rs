@@ -31,6 +31,8 @@ mod memory;
 pub mod metrics;
 #[cfg(feature = "tokio")]
 pub mod numbers;
+#[cfg(feature = "rpc")]
+pub mod quorum;
 #[cfg(feature = "raft")]
 pub mod raft;
 #[cfg(feature = "tokio")]

@@ -231,7 +231,9 @@ fn encode_remote(encoder: &mut DescriptorEncoder<'_>, c: &RemoteCounters) -> fmt
     let help = "Watches taken up again after their connection was lost";
     counter(encoder, "remote_watches_resumed", help, &[(&[], c.watches_resumed_total())])?;
     let help = "Sessions opened to name transactions with";
-    counter(encoder, "remote_name_sessions", help, &[(&[], c.sessions_total())])
+    counter(encoder, "remote_name_sessions", help, &[(&[], c.sessions_total())])?;
+    let help = "Linearizable reads confirmed by this client";
+    counter(encoder, "remote_confirmed_reads", help, &[(&[], c.confirmed_reads_total())])
 }
 
 #[cfg(test)]
@@ -310,6 +312,8 @@ mod tests {
             "mesh_registry_remote_watches_resumed_total 0",
             #[cfg(feature = "rpc")]
             "mesh_registry_remote_name_sessions_total 0",
+            #[cfg(feature = "rpc")]
+            "mesh_registry_remote_confirmed_reads_total 0",
             "mesh_registry_reconciliations_total{outcome=\"in-sync\"} 0",
             "mesh_registry_reconciliations_total{outcome=\"repaired\"} 0",
             "mesh_registry_reconciliations_total{outcome=\"repair-failed\"} 0",

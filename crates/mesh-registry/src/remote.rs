@@ -1,13 +1,14 @@
 //! The `remote` provider: the store of other nodes, reached over gRPC.
 //!
 //! Changes and linearizable reads go to the leader, which any voter names; stale reads go to the nearest
-//! voter. Every transaction has a name, so that it is applied once however often it is sent. A watch that
+//! voter. A read with no other beside it asks for proof that the leader leads still by itself ([`quorum`]). Every transaction has a name, so that it is applied once however often it is sent. A watch that
 //! loses its voter goes on at another from the last revision that it delivered.
 
 mod call;
 mod config;
 mod naming;
 mod peers;
+mod quorum;
 mod transfer;
 mod watch;
 
@@ -42,6 +43,7 @@ pub use peers::Voters;
 use call::{Answer, Call, Caller};
 use naming::{Name, Naming, Next};
 use peers::{Peers, Whom};
+use quorum::Readers;
 
 /// Sessions whose time to live is kept, to know how much time a renewal has.
 const TTLS_MAX: usize = 65_536;
@@ -79,6 +81,7 @@ struct Shared {
     naming: Arc<Naming>,
     counters: Arc<RemoteCounters>,
     ttls: Mutex<BTreeMap<SessionId, Duration>>,
+    readers: Readers,
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -96,6 +99,7 @@ impl RemoteStore {
             naming: Arc::default(),
             counters: Arc::default(),
             ttls: Mutex::default(),
+            readers: Readers::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -167,11 +171,23 @@ impl Shared {
         self.config.request_timeout
     }
 
+    /// The record at a key as of now.
+    async fn fetch_fresh(&self, key: &Key) -> Result<(Option<Record>, Revision), StoreError> {
+        let reader = self.readers.begin();
+        if reader.alone
+            && let Some(done) = self.read_confirmed(key).await
+        {
+            return done;
+        }
+        self.fetch(key, Whom::Leader).await
+    }
+
     async fn fetch(&self, key: &Key, whom: Whom) -> Result<(Option<Record>, Revision), StoreError> {
         let call = &Call::read("get", whom, self.timeout());
         let stale = whom == Whom::Nearest;
         let send = |mut client: StoreClient<Channel>, left| {
-            let request = call.request(wire::GetRequest { key: key.as_str().to_owned(), stale }, left);
+            let request = wire::GetRequest { key: key.as_str().to_owned(), stale, led: false };
+            let request = call.request(request, left);
             async move { client.get(request).await }
         };
         let reply = self.run(call, send).await?.reply;
@@ -365,7 +381,7 @@ async fn keep_names(shared: Weak<Shared>, every: Duration) {
 #[async_trait]
 impl VersionedStore for RemoteStore {
     async fn get(&self, key: &Key) -> Result<Fresh<Option<Record>>, StoreError> {
-        let (value, revision) = self.shared.fetch(key, Whom::Leader).await?;
+        let (value, revision) = self.shared.fetch_fresh(key).await?;
         Ok(Fresh { value, revision })
     }
 

@@ -29,6 +29,7 @@ use crate::{
     counters::ServiceCounters,
     leader_hint::{LeaderHint, Leadership, LedBy},
     members::Members,
+    quorum::QuorumReads,
     state::Refusal,
     wire::{self, WireError, failures, store_server, values},
 };
@@ -72,6 +73,7 @@ struct Shared {
     store: Arc<dyn VersionedStore>,
     leader: Option<Arc<dyn LeaderHint>>,
     members: Option<Arc<dyn Members>>,
+    quorum: Option<Arc<dyn QuorumReads>>,
     config: Validated<ServiceConfig>,
     access: Access,
     owners: Owners,
@@ -81,13 +83,21 @@ struct Shared {
     counters: Arc<ServiceCounters>,
 }
 
+/// What a store can do for those who call it.
+struct Parts {
+    store: Arc<dyn VersionedStore>,
+    leader: Option<Arc<dyn LeaderHint>>,
+    members: Option<Arc<dyn Members>>,
+    quorum: Option<Arc<dyn QuorumReads>>,
+}
+
 /// Snapshots and restores at work at once.
 const TRANSFERS_MAX: usize = 2;
 
 impl StoreService {
     /// Serves `store`, which takes changes and linearizable reads on every node.
     pub fn new(store: Arc<dyn VersionedStore>, config: Validated<ServiceConfig>) -> Self {
-        Self::build(store, None, None, config)
+        Self::build(Parts { store, leader: None, members: None, quorum: None }, config)
     }
 
     /// Serves `store`, of which one node leads.
@@ -96,27 +106,29 @@ impl StoreService {
         leader: Arc<dyn LeaderHint>,
         config: Validated<ServiceConfig>,
     ) -> Self {
-        Self::build(store, Some(leader), None, config)
+        Self::build(Parts { store, leader: Some(leader), members: None, quorum: None }, config)
     }
 
-    /// Serves `store`, of which one node leads, and tells who else is in its group.
-    pub fn with_group<S: LeaderHint + Members + VersionedStore>(
+    /// Serves `store`, of which one node leads, tells who else is in its group, and lets callers confirm their
+    /// reads.
+    pub fn with_group<S: LeaderHint + Members + QuorumReads + VersionedStore>(
         store: Arc<S>,
         config: Validated<ServiceConfig>,
     ) -> Self {
-        Self::build(Arc::clone(&store) as _, Some(Arc::clone(&store) as _), Some(store), config)
+        let leader: Arc<dyn LeaderHint> = Arc::clone(&store) as _;
+        let members: Arc<dyn Members> = Arc::clone(&store) as _;
+        let quorum: Arc<dyn QuorumReads> = Arc::clone(&store) as _;
+        let parts = Parts { store, leader: Some(leader), members: Some(members), quorum: Some(quorum) };
+        Self::build(parts, config)
     }
 
-    fn build(
-        store: Arc<dyn VersionedStore>,
-        leader: Option<Arc<dyn LeaderHint>>,
-        members: Option<Arc<dyn Members>>,
-        config: Validated<ServiceConfig>,
-    ) -> Self {
+    fn build(parts: Parts, config: Validated<ServiceConfig>) -> Self {
+        let Parts { store, leader, members, quorum } = parts;
         let shared = Shared {
             store,
             leader,
             members,
+            quorum,
             access: Access::new(&config.access),
             owners: Owners::default(),
             requests: Arc::new(Semaphore::new(config.requests_in_flight_max)),
@@ -263,15 +275,27 @@ impl store_server::Store for StoreService {
         let request = request.into_inner();
         let key = Key::new(&request.key).map_err(|error| invalid("get", error))?;
         let store = &self.shared.store;
+        let mut lead = None;
         let (record, revision) = if request.stale {
             let read = store.get_stale(&key).await.map_err(|error| failures::of_store(&error))?;
             (read.value, read.revision)
         } else {
             self.shared.require_leader("get")?;
-            let read = store.get(&key).await.map_err(|error| failures::of_store(&error))?;
+            let led = match &self.shared.quorum {
+                Some(quorum) if request.led => quorum.get_led(&key).await,
+                _ => Ok(None),
+            };
+            let read = match led.map_err(|error| failures::of_store(&error))? {
+                Some((read, by)) => {
+                    lead = Some(by.into());
+                    read
+                }
+                None => store.get(&key).await.map_err(|error| failures::of_store(&error))?,
+            };
             (read.value, read.revision)
         };
-        Ok(Response::new(wire::GetReply { record: record.as_ref().map(Into::into), revision: revision.0 }))
+        let record = record.as_ref().map(Into::into);
+        Ok(Response::new(wire::GetReply { record, revision: revision.0, lead }))
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<wire::ScanReply>, Status> {
@@ -483,6 +507,20 @@ impl store_server::Store for StoreService {
         };
         let group = members.members().await.map_err(|error| failures::of_store(&error))?;
         Ok(Response::new(group.into()))
+    }
+
+    async fn witness(
+        &self,
+        request: Request<wire::WitnessRequest>,
+    ) -> Result<Response<wire::WitnessReply>, Status> {
+        let (_peer, _place) = self.shared.admit(&request)?;
+        let witness = self.shared.quorum.as_ref().and_then(|quorum| quorum.witness());
+        let Some(witness) = witness else {
+            let (operation, provider) = ("tell what it promised", "served");
+            let reason = "this node does not vote";
+            return Err(failures::of_store(&StoreError::Unsupported { provider, operation, reason }));
+        };
+        Ok(Response::new(witness.into()))
     }
 }
 

@@ -8,6 +8,9 @@
 //!
 //! The promise is noted before a vote is written, let alone answered, and is read without asking openraft's
 //! own task. Reads that come while a round is under way share the next one.
+//!
+//! One thing more: followers may apply an entry, and show it, before the leader has applied it itself. So the
+//! leader's read waits for all that it has told others to be committed ([`Told`](super::network::Told)).
 
 use std::{
     collections::BTreeSet,
@@ -121,7 +124,7 @@ pub(super) fn own_ballot(group: &Group) -> Option<Vote> {
 }
 
 /// Whether no newer ballot than ours was promised.
-fn keeps_to(promise: Option<&Vote>, ours: &Vote) -> bool {
+pub(super) fn keeps_to(promise: Option<&Vote>, ours: &Vote) -> bool {
     promise.is_none_or(|promise| promise.leader_id <= ours.leader_id)
 }
 

@@ -17,20 +17,21 @@ use openraft::{Config, Instant as _, ServerState, SnapshotPolicy, async_runtime:
 use super::{
     Peers, RaftError, RaftOptions,
     autopilot::SILENCE_MAX,
-    confirm::{Rounds, confirm, own_ballot},
+    confirm::{Rounds, confirm, keeps_to, own_ballot},
     duties,
     identity::Seat,
     log::Log,
     machine::{Applied, Machine},
-    network::Network,
+    network::{Network, Told},
     propose::Proposer,
     snapshot::Incoming,
-    types::{Membership, Raft, Voter},
+    types::{Membership, Raft, Vote, Voter},
 };
 use crate::{
     Leadership, RegistryConfig,
     members::{GroupMember, GroupMembers, MemberRole},
     numbers::{RaftNumbers, StoreNumbers},
+    quorum::{Ballot, Lead, Witness},
     wire::{self, raft_client::RaftClient},
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Group {
     pub(super) proposer: Proposer,
     pub(super) rounds: Rounds,
     pub(super) peers: Arc<dyn Peers>,
+    pub(super) told: Arc<Told>,
     pub(super) incoming: Arc<tokio::sync::Mutex<Incoming>>,
     leader_changes: AtomicU64,
 }
@@ -90,7 +92,8 @@ impl Group {
         let machine =
             Machine::open(folder.clone(), log.clone(), options.config.drift_ppm, Arc::clone(&options.clock))?;
         let applied = machine.applied();
-        let network = Network { peers: Arc::clone(&options.peers), seat };
+        let told = Arc::<Told>::default();
+        let network = Network { peers: Arc::clone(&options.peers), seat, told: Arc::clone(&told) };
         let config = Arc::new(config(seat, &options.config)?);
         let raft = Raft::new(seat.id, config, network, log.clone(), machine)
             .await
@@ -107,6 +110,7 @@ impl Group {
                 proposer,
                 rounds: Rounds::default(),
                 peers,
+                told,
                 incoming,
                 leader_changes: AtomicU64::new(0),
             }
@@ -166,12 +170,37 @@ impl Group {
     }
 
     /// The same, on the leader: what it has applied itself, if it leads still and has applied what others
-    /// committed before it led.
+    /// committed before it led; and what others may have applied before it.
     pub(super) async fn own_read_index(self: &Arc<Self>) -> Option<u64> {
         let ours = own_ballot(self)?;
         let confirmed = confirm(self).await;
+        if confirmed { self.led_index(&ours) } else { None }
+    }
+
+    /// How far the leader's copy must be to be read, if it is true that it leads still.
+    fn led_index(&self, ours: &Vote) -> Option<u64> {
         let last = self.applied.last()?;
-        (confirmed && last.leader_id == ours.leader_id).then_some(last.index + 1)
+        (last.leader_id == ours.leader_id).then(|| (last.index + 1).max(self.told.next()))
+    }
+
+    /// By what this voter leads, for all it knows; with how far its copy must be to be read, if that is true.
+    pub(super) fn lead(&self) -> Option<(Lead, u64)> {
+        let ours = own_ballot(self)?;
+        let membership = self.membership();
+        let sets = membership.get_joint_config().iter().map(|set| set.iter().copied().collect());
+        let ballot = Ballot { term: ours.leader_id.term, voter: self.seat.id };
+        let lead = Lead { group: self.seat.group.to_bytes(), ballot, sets: sets.collect() };
+        let next = self.led_index(&ours)?;
+        keeps_to(self.log.promise().as_ref(), &ours).then_some((lead, next))
+    }
+
+    /// What this voter has promised.
+    pub(super) fn witness(&self) -> Witness {
+        let promised = self.log.promise().map_or(Ballot::default(), |promised| {
+            let leader = promised.leader_id;
+            Ballot { term: leader.term, voter: leader.node_id }
+        });
+        Witness { group: self.seat.group.to_bytes(), voter: self.seat.id, promised }
     }
 
     /// Asks the leader how far a copy must be to be read as if it were the leader's: one after the index of

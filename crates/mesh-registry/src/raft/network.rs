@@ -1,6 +1,15 @@
 //! The way to other voters.
 
-use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt};
 use mesh_core::NodeId;
@@ -41,6 +50,26 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct Network {
     pub(super) peers: Arc<dyn Peers>,
     pub(super) seat: Seat,
+    pub(super) told: Arc<Told>,
+}
+
+/// How far this voter, as a leader, has told others that the log is committed.
+///
+/// They may have applied that much, and shown it, before the leader itself has: what a leader answers to a read must
+/// not be older than this.
+#[derive(Debug, Default)]
+pub(super) struct Told(AtomicU64);
+
+impl Told {
+    /// Noted before it is sent.
+    pub(super) fn note(&self, committed: Option<LogId>) {
+        self.0.fetch_max(committed.map_or(0, |id| id.index + 1), Ordering::SeqCst);
+    }
+
+    /// One after the index of the last entry that others may have applied by this voter's word.
+    pub(super) fn next(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Network {
@@ -51,6 +80,7 @@ impl Network {
             target,
             node: voter.node.clone(),
             lane,
+            told: Arc::clone(&self.told),
             pipe: None,
         }
     }
@@ -79,6 +109,7 @@ pub(super) struct Link {
     target: u64,
     node: Option<NodeId>,
     lane: Lane,
+    told: Arc<Told>,
     /// The stream of appends, as long as it works.
     pipe: Option<Pipe>,
 }
@@ -135,6 +166,7 @@ impl Link {
     }
 
     fn append_message(&self, request: AppendEntriesRequest<Types>) -> wire::RaftAppend {
+        self.told.note(request.leader_commit);
         wire::RaftAppend {
             head: Some(self.head()),
             ballot: Some(codec::ballot_to(&request.vote)),

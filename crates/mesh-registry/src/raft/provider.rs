@@ -27,6 +27,7 @@ use crate::{
     LeaderHint, Leadership, LedBy, audit,
     members::{GroupMembers, Members},
     numbers::{Gauges, StoreNumbers},
+    quorum::{Lead, QuorumReads, Witness},
     state::{Command, Reply, SnapshotWriter, State, TRIMMED_MAX},
     wire::raft_server::RaftServer,
 };
@@ -126,6 +127,11 @@ impl RaftStore {
     }
 
     #[cfg(test)]
+    pub(super) fn group_here(&self) -> Arc<Group> {
+        self.core.group().expect("it belongs to a group")
+    }
+
+    #[cfg(test)]
     pub(super) fn die(&self) {
         self.core.die();
     }
@@ -148,6 +154,25 @@ impl Members for RaftStore {
     /// As this node knows it; it asks nobody.
     async fn members(&self) -> Result<GroupMembers, StoreError> {
         Ok(self.group_for("tell who votes")?.members(&self.core.options.node_id))
+    }
+}
+
+#[async_trait]
+impl QuorumReads for RaftStore {
+    async fn get_led(&self, key: &Key) -> Result<Option<(Fresh<Option<Record>>, Lead)>, StoreError> {
+        let _permit = self.permit()?;
+        let group = self.group_for("read")?;
+        let Some((lead, next)) = group.lead() else { return Ok(None) };
+        let read = async {
+            group.applied.reached(next).await;
+            let read = |state: &State| Fresh { value: state.get(key).cloned(), revision: state.revision() };
+            Ok(group.applied.read(read))
+        };
+        Ok(Some((self.within("read", Applied::No, read).await?, lead)))
+    }
+
+    fn witness(&self) -> Option<Witness> {
+        Some(self.core.group()?.witness())
     }
 }
 

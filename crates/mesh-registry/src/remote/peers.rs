@@ -119,6 +119,19 @@ impl Peers {
         best
     }
 
+    /// Voters to ask beside the leader, the nearest first: as many as make most of all with it. `None` if no leader is
+    /// known, or if nobody else votes.
+    pub(super) fn witnesses(&self) -> Option<Vec<Target>> {
+        let voters = self.voters.voters();
+        let known = self.lock();
+        let leader = known.leader.as_ref()?;
+        let mut others: Vec<&Target> = voters.iter().filter(|target| target.node_id != *leader).collect();
+        let latency = |target: &&Target| known.by_node.get(&target.node_id).and_then(|peer| peer.latency);
+        others.sort_by_key(|target| latency(target).unwrap_or_default());
+        others.truncate(voters.len() / 2);
+        (!others.is_empty()).then(|| others.into_iter().cloned().collect())
+    }
+
     /// A channel to a voter.
     pub(super) fn channel(&self, target: &Target, lane: Lane) -> Channel {
         let mut known = self.lock();

@@ -364,8 +364,10 @@ async fn what_is_too_much_is_refused_with_the_limit() {
     assert!(bad(refused).contains("bad key"));
     let refused = client.transact(wire::TransactRequest { txn: None }).await.expect_err("nothing to do");
     assert!(bad(refused).contains("missing"));
-    let refused =
-        client.get(wire::GetRequest { key: "x".repeat(600), stale: false }).await.expect_err("too long");
+    let refused = client
+        .get(wire::GetRequest { key: "x".repeat(600), stale: false, led: false })
+        .await
+        .expect_err("too long");
     assert!(bad(refused).contains("600 bytes"));
     let scan = wire::ScanRequest { limit: u32::MAX, ..Default::default() };
     assert!(bad(client.scan(scan).await.expect_err("too many")).contains("outside 1 to 10000"));

@@ -1637,8 +1637,11 @@ pub struct GetRequest {
     /// From the copy of whoever answers, possibly old.
     #[prost(bool, tag = "2")]
     pub stale: bool,
+    /// Not stale, and the leader need not find out whether it leads still: the caller asks other voters at the same time.
+    #[prost(bool, tag = "3")]
+    pub led: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetReply {
     /// Not set: there is none.
     #[prost(message, optional, tag = "1")]
@@ -1646,6 +1649,42 @@ pub struct GetReply {
     /// Of the store at the moment of the read.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// Set: fresh only if most voters vouch for this lead after the read began. Not set: as asked.
+    #[prost(message, optional, tag = "3")]
+    pub lead: ::core::option::Option<Lead>,
+}
+/// By what a voter leads.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Lead {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(uint64, tag = "3")]
+    pub voter: u64,
+    /// Most of each are a majority.
+    #[prost(message, repeated, tag = "4")]
+    pub sets: ::prost::alloc::vec::Vec<VoterSet>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VoterSet {
+    #[prost(uint64, repeated, tag = "1")]
+    pub voters: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WitnessRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WitnessReply {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub group: ::prost::bytes::Bytes,
+    /// Its number in the group.
+    #[prost(uint64, tag = "2")]
+    pub voter: u64,
+    /// The newest vote that it has promised to keep to: its term, and who asked for it. 0: none.
+    #[prost(uint64, tag = "3")]
+    pub promised_term: u64,
+    #[prost(uint64, tag = "4")]
+    pub promised_voter: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanRequest {
@@ -2366,6 +2405,28 @@ pub mod store_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Members"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the answering voter has promised, for a caller that confirms its reads itself.
+        pub async fn witness(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WitnessRequest>,
+        ) -> std::result::Result<tonic::Response<super::WitnessReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/Witness",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "Witness"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2459,6 +2520,11 @@ pub mod store_server {
             &self,
             request: tonic::Request<super::MembersRequest>,
         ) -> std::result::Result<tonic::Response<super::MembersReply>, tonic::Status>;
+        /// What the answering voter has promised, for a caller that confirms its reads itself.
+        async fn witness(
+            &self,
+            request: tonic::Request<super::WitnessRequest>,
+        ) -> std::result::Result<tonic::Response<super::WitnessReply>, tonic::Status>;
     }
     /// A replicated, versioned store.
     #[derive(Debug)]
@@ -3106,6 +3172,49 @@ pub mod store_server {
                     };
                     Box::pin(fut)
                 }
+                "/mesh.registry.v1.Store/Witness" => {
+                    #[allow(non_camel_case_types)]
+                    struct WitnessSvc<T: Store>(pub Arc<T>);
+                    impl<T: Store> tonic::server::UnaryService<super::WitnessRequest>
+                    for WitnessSvc<T> {
+                        type Response = super::WitnessReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WitnessRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::witness(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WitnessSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3294,67 +3403,74 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ferReply\x12L\n\x07Confirm\x12\x1d.mesh.registry.v1.RaftConfirm\x1a\".mesh.registry.v1.RaftConfirmRe\
     ply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexRepl\
     y\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05\
-    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xef!\n\
-    \x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"4\n\nGetRequest\x12\x10\n\x03key\x18\x01\
-    \x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\"X\n\x08GetReply\x120\n\x06rec\
-    ord\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.RecordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\x01\
-    (\x04R\x08revision\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\n\x05\
-    after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05stal\
-    e\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mesh.re\
-    gistry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revision\x18\
-    \x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15.mesh\
-    .registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c.mesh\
-    .registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.registry.v\
-    1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\x20\
-    \x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12buff\
-    er_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\x06\
-    latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh.reg\
-    istry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookmark\x12\
-    .\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\x18\x04\
-    \x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChanges\x12\x1a\
-    \n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.re\
-    gistry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGap\x12\x12\
-    \n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0bOpenReq\
-    uest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07session\x18\
-    \x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.\
-    registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revi\
-    sion\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0cCompact\
-    Reply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\x00R\x04\
-    data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\x12\x1a\n\
-    \x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\ngenerati\
-    on\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08\
-    revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\x20\x01\
-    (\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\x05\x20\
-    \x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sessions\x18\
-    \x07\x20\x01(\x04R\x08sessions\"\x10\n\x0eMembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\n\x07to\
-    ld_by\x18\x01\x20\x01(\tR\x06toldBy\x12\x14\n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\n\x05g\
-    roup\x18\x03\x20\x01(\tR\x05group\x12\x12\n\x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\nlast_in\
-    dex\x18\x05\x20\x01(\x04R\tlastIndex\x127\n\x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registry.v1.Gr\
-    oupMemberR\x07members\"\xc6\x02\n\x0bGroupMember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x17\
-    \n\x07raft_id\x18\x02\x20\x01(\x04R\x06raftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.registry.v\
-    1.GroupMember.RoleR\x04role\x12\x1d\n\x07answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\x01\x12\
-    \x20\n\tsilent_ms\x18\x05\x20\x01(\x04H\x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\x06\x20\
-    \x01(\x04H\x02R\x06behind\x88\x01\x01\"O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\
-    ROLE_LEADER\x10\x01\x12\x0e\n\nROLE_VOTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08_answers\
-    B\x0c\n\n_silent_msB\t\n\x07_behind\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01\
-    (\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.Unav\
-    ailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.\
-    TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\
-    \x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0b\
-    unsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.re\
-    gistry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bs\
-    essionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00\
-    R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapp\
-    lied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06lead\
-    er\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unkno\
-    wn\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04\
-    what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\
-    \x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\
-    \x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01\
-    (\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03\
-    (\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\
-    \x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\xd3\x07\n\x05Store\x12?\n\
-    \x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d\
+    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xb2%\n\
+    \x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"F\n\nGetRequest\x12\x10\n\x03key\x18\x01\
+    \x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\x12\x10\n\x03led\x18\x03\x20\x01\
+    (\x08R\x03led\"\x84\x01\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.Re\
+    cordR\x06record\x12\x1a\n\x08revision\x18\x02\x20\x01(\x04R\x08revision\x12*\n\x04lead\x18\x03\x20\x01\
+    (\x0b2\x16.mesh.registry.v1.LeadR\x04lead\"v\n\x04Lead\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05g\
+    roup\x12\x12\n\x04term\x18\x02\x20\x01(\x04R\x04term\x12\x14\n\x05voter\x18\x03\x20\x01(\x04R\x05vot\
+    er\x12.\n\x04sets\x18\x04\x20\x03(\x0b2\x1a.mesh.registry.v1.VoterSetR\x04sets\"\"\n\x08VoterSet\x12\
+    \x16\n\x06voters\x18\x01\x20\x03(\x04R\x06voters\"\x10\n\x0eWitnessRequest\"\x86\x01\n\x0cWitnessRep\
+    ly\x12\x14\n\x05group\x18\x01\x20\x01(\x0cR\x05group\x12\x14\n\x05voter\x18\x02\x20\x01(\x04R\x05vot\
+    er\x12#\n\rpromised_term\x18\x03\x20\x01(\x04R\x0cpromisedTerm\x12%\n\x0epromised_voter\x18\x04\x20\x01\
+    (\x04R\rpromisedVoter\"g\n\x0bScanRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x14\n\
+    \x05after\x18\x02\x20\x01(\tR\x05after\x12\x14\n\x05limit\x18\x03\x20\x01(\rR\x05limit\x12\x14\n\x05\
+    stale\x18\x04\x20\x01(\x08R\x05stale\"o\n\tScanReply\x122\n\x07records\x18\x01\x20\x03(\x0b2\x18.mes\
+    h.registry.v1.RecordR\x07records\x12\x12\n\x04more\x18\x02\x20\x01(\x08R\x04more\x12\x1a\n\x08revisi\
+    on\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15\
+    .mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c\
+    .mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.regis\
+    try.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\
+    \x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12\
+    buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\
+    \x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh\
+    .registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookm\
+    ark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\
+    \x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChan\
+    ges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18\
+    .mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGa\
+    p\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0b\
+    OpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07s\
+    ession\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\
+    \x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04\
+    R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0c\
+    CompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\
+    \x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\
+    \x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\
+    \ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
+    (\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\
+    \x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\
+    \x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sess\
+    ions\x18\x07\x20\x01(\x04R\x08sessions\"\x10\n\x0eMembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\
+    \n\x07told_by\x18\x01\x20\x01(\tR\x06toldBy\x12\x14\n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\
+    \n\x05group\x18\x03\x20\x01(\tR\x05group\x12\x12\n\x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\n\
+    last_index\x18\x05\x20\x01(\x04R\tlastIndex\x127\n\x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registr\
+    y.v1.GroupMemberR\x07members\"\xc6\x02\n\x0bGroupMember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04nod\
+    e\x12\x17\n\x07raft_id\x18\x02\x20\x01(\x04R\x06raftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.r\
+    egistry.v1.GroupMember.RoleR\x04role\x12\x1d\n\x07answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\
+    \x01\x12\x20\n\tsilent_ms\x18\x05\x20\x01(\x04H\x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\
+    \x06\x20\x01(\x04H\x02R\x06behind\x88\x01\x01\"O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\
+    \x0f\n\x0bROLE_LEADER\x10\x01\x12\x0e\n\nROLE_VOTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08\
+    _answersB\x0c\n\n_silent_msB\t\n\x07_behind\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\
+    \x20\x01(\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFail\
+    ure.UnavailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.Store\
+    Failure.TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\trea\
+    d_only\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\
+    \"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&\
+    .mesh.registry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00\
+    R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiv\
+    eH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0f\
+    applied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06l\
+    eader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_un\
+    known\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\t\
+    R\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_\
+    ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06\
+    max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\
+    \x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\
+    \x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\
+    \x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\xa0\x08\n\x05Store\x12\
+    ?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d\
     .mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.regist\
     ry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v\
     1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.Open\
@@ -3366,4 +3482,5 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     try.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.regist\
     ry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registr\
     y.v1.StatusReply\x12K\n\x07Members\x12\x20.mesh.registry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.\
-    MembersReplyb\x06proto3";
+    MembersReply\x12K\n\x07Witness\x12\x20.mesh.registry.v1.WitnessRequest\x1a\x1e.mesh.registry.v1.Witn\
+    essReplyb\x06proto3";

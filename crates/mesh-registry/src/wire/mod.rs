@@ -8,6 +8,8 @@ mod members;
 #[allow(missing_docs, unreachable_pub, reason = "generated")]
 #[rustfmt::skip]
 mod generated;
+#[cfg(feature = "rpc")]
+mod quorum;
 pub(crate) mod values;
 
 pub use commands::{decode_command, encode_command};

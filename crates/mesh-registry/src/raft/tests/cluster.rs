@@ -264,7 +264,7 @@ impl Cluster {
                 }
             };
             let config = ServiceConfig::default().validate().expect("valid");
-            let service = StoreService::with_leader(Arc::new(store.clone()), Arc::new(store.clone()), config);
+            let service = StoreService::with_group(Arc::new(store.clone()), config);
             let routes = service.add_to(store.mount(tonic::service::Routes::default())).prepare();
             let remote = RemoteConfig::default().validate().expect("valid");
             let remote = RemoteStore::new(channels, Arc::new(directory.targets.subscribe()), remote);

@@ -4,5 +4,7 @@ mod cluster;
 #[cfg(feature = "testing")]
 mod conformance;
 mod disk;
+mod pilot;
+mod reads;
 mod repair;
 mod stories;
