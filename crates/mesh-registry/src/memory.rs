@@ -311,6 +311,7 @@ impl VersionedStore for MemoryStore {
         let inner = self.inner();
         Ok(StoreStatus {
             provider: "memory",
+            cluster: format!("memory.{}", inner.state.generation()),
             revision: inner.state.revision(),
             compacted: inner.state.compacted(),
             generation: inner.state.generation(),

@@ -467,6 +467,7 @@ impl VersionedStore for RemoteStore {
         let leader = told.transpose().map_err(|error| damaged(&error))?.or_else(|| shared.peers.leader());
         Ok(StoreStatus {
             provider: "remote",
+            cluster: status.cluster,
             revision: Revision(status.revision),
             compacted: Revision(status.compacted),
             generation: status.generation,

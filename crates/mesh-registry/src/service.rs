@@ -492,6 +492,7 @@ impl store_server::Store for StoreService {
             read_only: status.read_only.unwrap_or_default(),
             records: status.records,
             sessions: status.sessions,
+            cluster: status.cluster,
         }))
     }
 

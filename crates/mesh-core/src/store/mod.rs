@@ -51,6 +51,9 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Sen
 pub struct StoreStatus {
     /// The provider: `memory`, `raft`, `remote`, `etcd`, `postgres`.
     pub provider: &'static str,
+    /// The id of the store's cluster. A restore gives it another one: whoever kept revisions, tokens or its place in
+    /// a watch sees by it that they belong to another history.
+    pub cluster: String,
     /// The newest revision that this handle knows to be committed.
     pub revision: Revision,
     /// Watches can resume after this revision, not before.

@@ -37,6 +37,9 @@ pub struct RegistryState {
     pub observer: NodeId,
     /// Its provider: `memory`, `raft`, `remote`, `etcd`, `postgres`.
     pub provider: String,
+    /// The id of the store's cluster; a restore gives it another one.
+    #[serde(default)]
+    pub cluster: String,
     /// Who takes writes.
     pub leader: Option<NodeId>,
     /// Who votes, as far as the answering node knows; a node that is no voter itself may not.
@@ -80,11 +83,21 @@ async fn status(State(api): State<StatusOptions>) -> Result<Response, Problem> {
             .cause(error.to_string())
             .action("try again; if it stays so, look whether a majority of the voters is alive: mesh peers list --role control")
     })?;
-    let StoreStatus { provider, revision, compacted, generation, leader, read_only, records, sessions } =
-        status;
+    let StoreStatus {
+        provider,
+        cluster,
+        revision,
+        compacted,
+        generation,
+        leader,
+        read_only,
+        records,
+        sessions,
+    } = status;
     let registry = RegistryState {
         observer: api.observer.clone(),
         provider: provider.to_owned(),
+        cluster,
         leader,
         voters: (api.voters)(),
         revision: revision.0,

@@ -216,6 +216,7 @@ impl Shared {
         let full = health.errors.iter().any(|alarm| alarm.contains("NOSPACE"));
         Ok(StoreStatus {
             provider: "etcd",
+            cluster: format!("{:016x}.{}", meta.cluster, meta.generation),
             revision,
             compacted: self.compacted_before(revision).await.map_err(error)?,
             generation: meta.generation,

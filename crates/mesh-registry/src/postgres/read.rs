@@ -27,7 +27,8 @@ pub(super) const SCAN: &str = "SELECT m.revision AS now, p.* FROM meta m LEFT JO
 /// Bytes of values after which a page ends.
 pub(super) const PAGE_BYTES: i64 = 32 << 20;
 
-const STATUS: &str = "SELECT revision, compacted, generation, (SELECT count(*) FROM record) AS records, \
+const STATUS: &str = "SELECT current_database() || '.' || current_schema() AS place, revision, compacted, \
+     generation, (SELECT count(*) FROM record) AS records, \
      (SELECT count(*) FROM session) AS sessions, \
      current_setting('default_transaction_read_only') = 'on' AS read_only FROM meta";
 
@@ -56,6 +57,7 @@ impl Shared {
             let read_only = row.try_get::<_, bool>("read_only")?;
             Ok(StoreStatus {
                 provider: "postgres",
+                cluster: format!("{}.{}", row.try_get::<_, String>("place")?, number("generation")?),
                 revision: Revision(number("revision")?),
                 compacted: Revision(number("compacted")?),
                 generation: number("generation")?,

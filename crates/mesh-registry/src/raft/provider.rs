@@ -472,6 +472,7 @@ impl VersionedStore for RaftStore {
         let read_only = group.log.full();
         Ok(group.applied.read(|state| StoreStatus {
             provider: "raft",
+            cluster: format!("{}.{}", group.seat.group, state.generation()),
             revision: state.revision(),
             compacted: state.compacted(),
             generation: state.generation(),

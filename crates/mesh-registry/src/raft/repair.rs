@@ -10,7 +10,7 @@ use std::{
 };
 
 use mesh_core::{
-    NodeId,
+    NodeId, WallTime,
     fs::{DirectoryLock, Replacement},
 };
 
@@ -134,15 +134,16 @@ impl Repair {
     }
 
     /// Makes a new directory in which [`Begin::FromSnapshot`](super::Begin::FromSnapshot) begins a group with
-    /// the store `state`, whose tokens will be higher than those of the snapshot and than any that the
-    /// directory which was moved aside knew of in its own snapshot.
+    /// the store `state`, whose tokens will be higher than any of the old group: than those of the snapshot and of the
+    /// snapshot in the directory which was moved aside; and, since a later restore may be known to a damaged log
+    /// alone, their generation begins at the seconds of `now`, where no count of restores gets to.
     ///
     /// # Errors
     ///
     /// [`RaftError::File`] or [`RaftError::Io`]; no group begins then.
-    pub fn prepare(&self, mut state: State) -> Result<(), RaftError> {
+    pub fn prepare(&self, mut state: State, now: WallTime) -> Result<(), RaftError> {
         let directory = &self.inspection.directory;
-        state.raise_generation(self.inspection.generation.unwrap_or(0));
+        state.raise_generation(self.inspection.generation.unwrap_or(0).max(now.0 / 1000));
         fs::create_dir_all(directory).map_err(io_error("make", directory))?;
         let mut file = Replacement::begin(&directory.join(BEGIN_FROM))?;
         for piece in SnapshotWriter::new(state) {

@@ -1857,6 +1857,9 @@ pub struct StatusReply {
     pub records: u64,
     #[prost(uint64, tag = "7")]
     pub sessions: u64,
+    /// Another one after each restore.
+    #[prost(string, tag = "8")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MembersRequest {}
@@ -3403,7 +3406,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ferReply\x12L\n\x07Confirm\x12\x1d.mesh.registry.v1.RaftConfirm\x1a\".mesh.registry.v1.RaftConfirmRe\
     ply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexRepl\
     y\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05\
-    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xb2%\n\
+    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xcc%\n\
     \x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"F\n\nGetRequest\x12\x10\n\x03key\x18\x01\
     \x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\x12\x10\n\x03led\x18\x03\x20\x01\
     (\x08R\x03led\"\x84\x01\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.Re\
@@ -3438,49 +3441,49 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     CompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\
     \x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\
     \x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\
-    \ngeneration\"\x0f\n\rStatusRequest\"\xd2\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
+    \ngeneration\"\x0f\n\rStatusRequest\"\xec\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
     (\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\
     \x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\
     \x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sess\
-    ions\x18\x07\x20\x01(\x04R\x08sessions\"\x10\n\x0eMembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\
-    \n\x07told_by\x18\x01\x20\x01(\tR\x06toldBy\x12\x14\n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\
-    \n\x05group\x18\x03\x20\x01(\tR\x05group\x12\x12\n\x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\n\
-    last_index\x18\x05\x20\x01(\x04R\tlastIndex\x127\n\x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registr\
-    y.v1.GroupMemberR\x07members\"\xc6\x02\n\x0bGroupMember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04nod\
-    e\x12\x17\n\x07raft_id\x18\x02\x20\x01(\x04R\x06raftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.r\
-    egistry.v1.GroupMember.RoleR\x04role\x12\x1d\n\x07answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\
-    \x01\x12\x20\n\tsilent_ms\x18\x05\x20\x01(\x04H\x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\
-    \x06\x20\x01(\x04H\x02R\x06behind\x88\x01\x01\"O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\
-    \x0f\n\x0bROLE_LEADER\x10\x01\x12\x0e\n\nROLE_VOTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08\
-    _answersB\x0c\n\n_silent_msB\t\n\x07_behind\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\
-    \x20\x01(\tH\x00R\x07invalid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFail\
-    ure.UnavailableH\x00R\x0bunavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.Store\
-    Failure.TimeoutH\x00R\x07timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\trea\
-    d_only\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\
-    \"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&\
-    .mesh.registry.v1.StoreFailure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00\
-    R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiv\
-    eH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0f\
-    applied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06l\
-    eader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_un\
-    known\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\t\
-    R\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_\
-    ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06\
-    max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\
-    \x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\
-    \x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\
-    \x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\xa0\x08\n\x05Store\x12\
-    ?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d\
-    .mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.regist\
-    ry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v\
-    1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.Open\
-    Request\x1a\x1e.mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequ\
-    est\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\
-    \x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.m\
-    esh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.\
-    registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.regis\
-    try.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.regist\
-    ry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registr\
-    y.v1.StatusReply\x12K\n\x07Members\x12\x20.mesh.registry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.\
-    MembersReply\x12K\n\x07Witness\x12\x20.mesh.registry.v1.WitnessRequest\x1a\x1e.mesh.registry.v1.Witn\
-    essReplyb\x06proto3";
+    ions\x18\x07\x20\x01(\x04R\x08sessions\x12\x18\n\x07cluster\x18\x08\x20\x01(\tR\x07cluster\"\x10\n\x0e\
+    MembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\n\x07told_by\x18\x01\x20\x01(\tR\x06toldBy\x12\x14\
+    \n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\n\x05group\x18\x03\x20\x01(\tR\x05group\x12\x12\n\
+    \x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\nlast_index\x18\x05\x20\x01(\x04R\tlastIndex\x127\n\
+    \x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registry.v1.GroupMemberR\x07members\"\xc6\x02\n\x0bGroupM\
+    ember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x17\n\x07raft_id\x18\x02\x20\x01(\x04R\x06ra\
+    ftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.registry.v1.GroupMember.RoleR\x04role\x12\x1d\n\x07\
+    answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\x01\x12\x20\n\tsilent_ms\x18\x05\x20\x01(\x04H\
+    \x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\x06\x20\x01(\x04H\x02R\x06behind\x88\x01\x01\"\
+    O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_LEADER\x10\x01\x12\x0e\n\nROLE_V\
+    OTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08_answersB\x0c\n\n_silent_msB\t\n\x07_behind\"\
+    \xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bunavai\
+    lable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\n\x07\
+    timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\x04b\
+    usy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\
+    \x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0b\
+    unsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00R\x07\
+    damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\
+    \x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\
+    \n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappli\
+    edUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\
+    \x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a\
+    7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\t\
+    R\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06\
+    min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07fai\
+    lure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\
+    \x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07\
+    details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\
+    \x02\x20\x01(\x0cR\x05value2\xa0\x08\n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\
+    \x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b.mesh.regi\
+    stry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.\
+    TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchRe\
+    ply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12\
+    M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05\
+    Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\
+    \x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20\
+    .mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.\
+    registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mes\
+    h.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.\
+    registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusReply\x12K\n\x07Members\x12\x20.mesh.regist\
+    ry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.MembersReply\x12K\n\x07Witness\x12\x20.mesh.registry.v\
+    1.WitnessRequest\x1a\x1e.mesh.registry.v1.WitnessReplyb\x06proto3";

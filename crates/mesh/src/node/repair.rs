@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mesh_core::fs::DirectoryLock;
+use mesh_core::{Clock as _, SystemClock, fs::DirectoryLock};
 use mesh_registry::{
     raft::repair::{Inspection, Repair},
     state::State,
@@ -69,7 +69,7 @@ impl RegistryRepair {
     /// [`NodeError::Registry`] or [`NodeError::DataDirectory`]; no group begins then.
     pub fn begin_from(&self, state: State) -> Result<Option<PathBuf>, NodeError> {
         let aside = self.set_aside()?;
-        self.repair.prepare(state).map_err(NodeError::Registry)?;
+        self.repair.prepare(state, SystemClock.wall()).map_err(NodeError::Registry)?;
         // Last: without it the node waits.
         found_cluster(&self.data_dir)?;
         Ok(aside)

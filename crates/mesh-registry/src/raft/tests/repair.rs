@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use futures_util::StreamExt;
-use mesh_core::store::VersionedStore;
+use mesh_core::{
+    Clock as _, SystemClock,
+    store::{StoreError, VersionedStore},
+};
 
 use super::{
     cluster::{Cluster, put, soon, until},
@@ -121,13 +124,23 @@ fn a_new_group_begins_with_a_snapshot_and_its_tokens_are_higher() {
         let mut cluster = Cluster::three().await;
         cluster.write(put("a", "1", None)).await;
         let old = cluster.nodes["n1"].store.group();
-        let generation = cluster.store("n1").status().await.expect("a status").generation;
         let mut reader = SnapshotReader::default();
-        let mut pieces = cluster.store("n1").snapshot().await.expect("a snapshot");
-        while let Some(piece) = pieces.next().await {
-            reader.push(&piece.expect("a piece")).expect("whole");
+        let pieces: Vec<_> = cluster.store("n1").snapshot().await.expect("a snapshot").collect().await;
+        for piece in &pieces {
+            reader.push(piece.as_ref().expect("a piece")).expect("whole");
         }
         let state = reader.finish().expect("whole");
+        // Restores that no snapshot on the disk knows of.
+        for _ in 0..2 {
+            let pieces = pieces.iter().map(|piece| Ok(piece.as_ref().expect("a piece").clone()));
+            let pieces: Vec<Result<_, StoreError>> = pieces.collect();
+            let leader = cluster.leader().await;
+            soon("a restore", cluster.store(&leader).restore(futures_util::stream::iter(pieces).boxed()))
+                .await
+                .expect("restored");
+        }
+        let leader = cluster.leader().await;
+        let before = cluster.store(&leader).status().await.expect("a status");
         cluster.write(put("b", "lost", None)).await;
         for name in ["n1", "n2", "n3"] {
             cluster.kill(name);
@@ -135,14 +148,16 @@ fn a_new_group_begins_with_a_snapshot_and_its_tokens_are_higher() {
 
         let repair = look(&cluster.data("n2")).await;
         repair.set_aside().expect("moved");
-        repair.prepare(state).expect("prepared");
+        assert_eq!(repair.inspection().generation, None);
+        repair.prepare(state, SystemClock.wall()).expect("prepared");
         drop(repair);
         cluster.start("n2", Begin::FromSnapshot).await;
         until("the new group has a leader", || cluster.nodes["n2"].store.group() != old).await;
         assert_eq!(cluster.read("n2", "a").await, Some("1".into()));
         assert_eq!(cluster.read("n2", "b").await, None);
         let status = cluster.store("n2").status().await.expect("a status");
-        assert!(status.generation > generation, "{status:?}");
+        assert!(status.generation > before.generation, "{before:?} {status:?}");
+        assert_ne!(status.cluster, before.cluster);
 
         for name in ["n1", "n3"] {
             look(&cluster.data(name)).await.set_aside().expect("moved");

@@ -58,7 +58,8 @@ pub(super) async fn a_restore_brings_back_the_records_of_the_snapshot(t: &Trial)
 }
 
 pub(super) async fn a_restore_ends_sessions_and_outranks_every_token(t: &Trial) -> Verdict {
-    let before = t.store().status().await?.generation;
+    let first = t.store().status().await?;
+    let (before, mut clusters) = (first.generation, vec![first.cluster]);
     let session = t.session().await?;
     let pieces = snapshot(t).await?;
     let token = t.grant("l", session).await?;
@@ -73,6 +74,11 @@ pub(super) async fn a_restore_ends_sessions_and_outranks_every_token(t: &Trial) 
         generation = restored.generation;
         let status = t.store().status().await?;
         ensure!(status.generation == generation, "the restore says {generation}, the status {status:?}");
+        ensure!(
+            !clusters.contains(&status.cluster),
+            "the cluster's id was {clusters:?}, the status is {status:?}"
+        );
+        clusters.push(status.cluster);
         must_be!(t.store().keep_alive(session).await, Err(SessionError::Gone { .. }) => (),
             "sessions end with a restore");
         let late = t.txn().when(t.fence("l", token)).then(t.put_of("effect", ""));
