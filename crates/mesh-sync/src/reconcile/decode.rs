@@ -39,6 +39,12 @@ impl Decoder {
         self.left.len()
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.ours.capacity() + self.left.capacity()) * size_of::<Cell>()
+            + self.found.capacity() * size_of::<Found>()
+            + self.queue.capacity() * 4
+    }
+
     /// How many more it can take.
     pub(super) fn room(&self) -> usize {
         self.ours.len() - self.left.len()

@@ -9,7 +9,8 @@ pub struct Limits {
     pub frame_bytes_max: u32,
     /// Most cells of a sketch. Default: 16,384.
     pub symbols_max: u32,
-    /// Most range parts and listed ids together. What doesn't fit is left to the next session. Default: 1,048,576.
+    /// Most range parts and listed ids together. What doesn't fit is left to the next session. Default: 1,048,576;
+    /// at least 4,096.
     pub entries_max: u32,
 }
 
@@ -22,6 +23,9 @@ impl Default for Limits {
 impl Limits {
     /// Shortest `frame_bytes_max` with which a session can be held.
     pub const FRAME_BYTES_MIN: u32 = 4_096;
+
+    /// Lowest `entries_max` with which every session gets further.
+    pub const ENTRIES_MIN: u32 = 4_096;
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         put_varint(out, self.frame_bytes_max.into());
@@ -41,6 +45,9 @@ impl Limits {
         };
         if limits.frame_bytes_max < Self::FRAME_BYTES_MIN {
             return Err(WireError::Invalid { what: "a frame limit", value: limits.frame_bytes_max.into() });
+        }
+        if limits.entries_max < Self::ENTRIES_MIN {
+            return Err(WireError::Invalid { what: "an entry limit", value: limits.entries_max.into() });
         }
         Ok(limits)
     }

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{EntryId, Item};
 
+/// Most tails of a hello.
+pub(super) const TAILS_MAX: u8 = 24;
+
 /// A message of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
@@ -260,9 +263,9 @@ impl Hello {
             put_varint(out, cursor.sequence);
         }
         out.extend_from_slice(&self.probes.0);
-        out.push(self.tails.len().min(64) as u8);
+        out.push(self.tails.len().min(usize::from(TAILS_MAX)) as u8);
         let mut hlc = 0;
-        for tail in self.tails.iter().take(64) {
+        for tail in self.tails.iter().take(usize::from(TAILS_MAX)) {
             put_bound(out, &mut hlc, &tail.from);
             out.extend_from_slice(&tail.seal.to_le_bytes());
         }
@@ -283,7 +286,7 @@ impl Hello {
         };
         let probes = Probes(reader.array()?);
         let count = reader.u8()?;
-        if count > 64 {
+        if count > TAILS_MAX {
             return Err(WireError::Invalid { what: "the number of tails", value: count.into() });
         }
         let mut tails = Vec::new();
