@@ -84,7 +84,8 @@ impl Index {
         slots.iter().zip(&all).for_each(|(slot, short)| shorts.insert(*short, *slot));
         let sum = order.sum();
         let fits = |(sketch, root): &(Sketch, Root)| {
-            sketch.key() == key && root.count == sum.count && root.hash.0 == sum.hash
+            let whole = sketch.key() == key && sketch.cells().len() == Sketch::CELLS;
+            whole && root.count == sum.count && root.hash.0 == sum.hash
         };
         let (sketch, arrival) = match sketch.filter(fits) {
             Some((sketch, root)) => (sketch, root.arrival),
@@ -100,12 +101,12 @@ impl Index {
     /// Adds an item; `false` if it is there already.
     pub fn insert(&mut self, item: Item) -> bool {
         let hasher = *self.hasher();
-        if self.contains(&item) {
-            return false;
-        }
         let hash = hasher.hash(&item.id);
         let slot = self.slab.insert(item);
-        self.order.insert(View { slab: &self.slab, hasher: &hasher }, slot, hash);
+        if !self.order.insert(View { slab: &self.slab, hasher: &hasher }, slot, hash) {
+            self.slab.remove(slot);
+            return false;
+        }
         self.shorts.insert(short_of(hash), slot);
         self.sketch.toggle(short_of(hash));
         true
@@ -187,10 +188,7 @@ impl Index {
 
     /// How much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.slab.bytes()
-            + self.shorts.bytes()
-            + self.order.bytes()
-            + self.sketch.cells().len() * size_of::<super::Cell>()
+        self.slab.bytes() + self.shorts.bytes() + self.order.bytes() + size_of_val(self.sketch.cells())
     }
 
     pub(super) fn hasher(&self) -> &ItemHasher {

@@ -107,10 +107,11 @@ impl ItemHasher {
         mix(short.0 ^ self.seed)
     }
 
-    /// What tells a cell with one item from a cell with several.
+    /// What tells a cell with one item from a cell with several: 24 bits. The decoder also looks whether the item
+    /// belongs in the cell, so one cell in some ten thousand million is mistaken.
     #[inline]
     pub(super) fn check_of(&self, short: ShortId) -> u32 {
-        (mix(short.0.rotate_left(32).wrapping_add(self.check)) >> 32) as u32
+        (mix(short.0.rotate_left(32).wrapping_add(self.check)) >> 40) as u32
     }
 }
 
@@ -146,13 +147,13 @@ mod tests {
         let hasher = EpochKey::derive("seed", 1).hasher();
         let mut by_check = BTreeMap::new();
         let mut pairs = 0;
-        for n in 0..400_000_u64 {
+        for n in 0..40_000_u64 {
             let short = ShortId(mix(n));
             if let Some(other) = by_check.insert(hasher.check_of(short), short) {
                 assert_ne!(hasher.seed_of(other), hasher.seed_of(short));
                 pairs += 1;
             }
         }
-        assert!(pairs > 0, "the birthday bound gives some twenty pairs");
+        assert!(pairs > 0, "the birthday bound gives some fifty pairs");
     }
 }

@@ -82,8 +82,9 @@ pub struct Hello {
 pub struct Tail {
     /// The first of the newest items, or a bound just before it.
     pub from: Item,
-    /// Of what is before, under the initiator's nonce.
-    pub seal: u64,
+    /// Of what is before, under the initiator's nonce. One in four billion is mistaken for equal; the next session,
+    /// with another nonce, finds what was missed.
+    pub seal: u32,
 }
 
 /// The responder's first message.
@@ -292,7 +293,7 @@ impl Hello {
         let mut tails = Vec::new();
         let mut hlc = 0;
         for _ in 0..count {
-            tails.push(Tail { from: bound(reader, &mut hlc)?, seal: reader.u64()? });
+            tails.push(Tail { from: bound(reader, &mut hlc)?, seal: reader.u32()? });
         }
         Ok(Self { key_tag, root, nonce, limits, cursor, salted: flags & 2 != 0, probes, tails })
     }

@@ -30,6 +30,8 @@ const DEPTH_MAX: u8 = 16;
 const SKETCHED_MAX: u64 = 131_072;
 /// Sketches that failed before they are given up for the session.
 const SKETCHES_FAILED_MAX: u32 = 4;
+/// Most differences for which a sketch is made on the spot.
+const SKETCHED_DIFFERENCES_MAX: u64 = 768;
 /// As many new items are left to a stream, if the peer has hardly any of their neighbours.
 const BULK_MIN: usize = 4_096;
 
@@ -228,8 +230,7 @@ impl Narrow {
                     open.push((range, Reply::Ready(part)));
                 }
                 None => {
-                    self.sketches_failed += 1;
-                    self.differences = self.differences.saturating_mul(4);
+                    self.sketch_failed(self.count(index, &range), cells.len());
                     // The peer's count is not known, but it isn't zero.
                     let theirs = self.count(index, &range).max(1);
                     let range = Range { depth: range.depth.saturating_add(1), ..range };
@@ -343,10 +344,8 @@ impl Narrow {
         if least <= LISTED || depth >= DEPTH_MAX {
             return list;
         }
-        let most = ours.max(theirs);
-        let density = (self.differences as f64 / self.suspect.max(1) as f64).min(1.0);
-        let expected = ((density * most as f64).ceil() as u64).max(ours.abs_diff(theirs));
-        let cells = expected + expected / 2 + 14;
+        let expected = self.expected(ours.max(theirs)).max(ours.abs_diff(theirs));
+        let cells = cells_for(expected);
         if least * 8 <= cells * Cell::BYTES as u64 {
             return if (if theirs < ours / 2 { theirs } else { ours }) + 256 <= room {
                 list
@@ -355,10 +354,28 @@ impl Narrow {
             };
         }
         let fits = cells * Cell::BYTES as u64 <= u64::from(self.theirs.frame_bytes_max) / 2;
-        if fits && expected <= 256 && ours <= SKETCHED_MAX && self.sketches_failed < SKETCHES_FAILED_MAX {
+        if fits
+            && expected <= SKETCHED_DIFFERENCES_MAX
+            && ours <= SKETCHED_MAX
+            && self.sketches_failed < SKETCHES_FAILED_MAX
+        {
             return Choice::Sketch(cells as usize);
         }
         Choice::Divide
+    }
+
+    /// How many differences there are in a range of that many items, if they lie equally thick.
+    fn expected(&self, items: u64) -> u64 {
+        let density = (self.differences as f64 / self.suspect.max(1) as f64).min(1.0);
+        (density * items as f64).ceil() as u64
+    }
+
+    /// Takes note that the guess was too low, unless it was raised since that sketch was made.
+    fn sketch_failed(&mut self, items: u64, cells: usize) {
+        if cells as u64 >= cells_for(self.expected(items)) * 3 / 4 {
+            self.sketches_failed += 1;
+            self.differences = self.differences.saturating_mul(2);
+        }
     }
 
     /// Says something about a range that wants an answer. If that would be too much for the peer, leaves what is left
@@ -554,6 +571,10 @@ impl Narrow {
         let give = self.matching(index, range, &ids);
         self.outcome.give.extend(give);
     }
+}
+
+fn cells_for(differences: u64) -> u64 {
+    differences + differences / 2 + 14
 }
 
 /// Takes `units` from a budget, of which `spent` is gone.

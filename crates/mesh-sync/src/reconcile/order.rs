@@ -112,16 +112,19 @@ impl Order {
         }
     }
 
-    /// Adds a slot whose item is not in the tree.
-    pub(super) fn insert(&mut self, view: View<'_>, slot: u32, hash: u128) {
+    /// Adds a slot, unless its item is in the tree already; then `false`.
+    pub(super) fn insert(&mut self, view: View<'_>, slot: u32, hash: u128) -> bool {
         let added = Sum { count: 1, hash };
-        if let Some(right) = insert(&mut self.root, view, slot, added) {
+        let grown = insert(&mut self.root, view, slot, added);
+        if let Grown::Divided(right) = grown {
             let left = std::mem::replace(&mut self.root, Node::Leaf(Vec::new()));
             let sum = self.sum.plus(added).minus(right.sum);
-            let first = Item { hlc: mesh_core::Hlc::from_bits(0), id: crate::EntryId([0; 32]) };
-            self.root = Node::Inner(vec![Child { first, sum, node: left }, right]);
+            self.root = Node::Inner(vec![Child { first: Item::START, sum, node: left }, *right]);
+        } else if matches!(grown, Grown::Not) {
+            return false;
         }
         self.sum = self.sum.plus(added);
+        true
     }
 
     /// Takes out an item that is in the tree.
@@ -220,16 +223,28 @@ fn child_of(children: &[Child], item: &Item) -> usize {
     children.partition_point(|child| child.first <= *item).saturating_sub(1)
 }
 
+/// What came of an insertion.
+enum Grown {
+    /// The item was there.
+    Not,
+    Within,
+    /// The node was full; this is its new right neighbour.
+    Divided(Box<Child>),
+}
+
 /// A full node is divided in the middle, but before its last item when it grew at its end, as it does when entries come
 /// in order. Then nodes stay full.
-fn insert(node: &mut Node, view: View<'_>, slot: u32, added: Sum) -> Option<Child> {
+fn insert(node: &mut Node, view: View<'_>, slot: u32, added: Sum) -> Grown {
     let item = view.slab.item(slot);
     match node {
         Node::Leaf(slots) => {
             let at = view.lower(slots, item);
+            if slots.get(at).is_some_and(|slot| view.slab.item(*slot) == item) {
+                return Grown::Not;
+            }
             if slots.len() < LEAF {
                 slots.insert(at, slot);
-                return None;
+                return Grown::Within;
             }
             let mut right = Vec::with_capacity(LEAF);
             if at == LEAF {
@@ -241,20 +256,25 @@ fn insert(node: &mut Node, view: View<'_>, slot: u32, added: Sum) -> Option<Chil
                     None => slots.insert(at, slot),
                 }
             }
-            Some(Child { first: *view.slab.item(right[0]), sum: view.leaf(&right), node: Node::Leaf(right) })
+            let (first, sum) = (*view.slab.item(right[0]), view.leaf(&right));
+            Grown::Divided(Box::new(Child { first, sum, node: Node::Leaf(right) }))
         }
         Node::Inner(children) => {
             let at = child_of(children, item);
             let child = &mut children[at];
+            let grown = insert(&mut child.node, view, slot, added);
+            if matches!(grown, Grown::Not) {
+                return grown;
+            }
             child.sum = child.sum.plus(added);
-            let right = insert(&mut child.node, view, slot, added)?;
+            let Grown::Divided(right) = grown else { return grown };
             child.sum = child.sum.minus(right.sum);
-            children.insert(at + 1, right);
+            children.insert(at + 1, *right);
             if children.len() <= FANOUT {
-                return None;
+                return Grown::Within;
             }
             let division = if at + 2 == children.len() { children.len() - 1 } else { children.len() / 2 };
-            Some(parent(children.drain(division..).collect()))
+            Grown::Divided(Box::new(parent(children.drain(division..).collect())))
         }
     }
 }

@@ -98,6 +98,8 @@ pub struct Cost {
     pub bytes_received: u64,
     /// How often this side sent something and then waited for the answer, until it knew the difference.
     pub round_trips: u32,
+    /// Bytes both ways until this side knew the difference; what follows is its want list and the settlement.
+    pub bytes_known: u64,
     /// How many differences there were thought to be.
     pub estimate: u64,
 }

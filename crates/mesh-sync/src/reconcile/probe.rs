@@ -11,6 +11,16 @@ const WIDTH: usize = 32;
 /// Levels, each at twice the distance of the one before.
 const LEVELS: usize = 10;
 
+/// Cells that are weighed together.
+const GROUP: usize = 8;
+
+#[derive(Clone, Copy, Default)]
+struct Group {
+    same: f64,
+    differ: f64,
+    density: f64,
+}
+
 /// Four bits of some of the cells of a sketch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probes(pub(super) [u8; Probes::BYTES]);
@@ -31,33 +41,35 @@ impl Probes {
 
     /// The likeliest number of differences, or `None` if there are more than can be told from `cells` cells.
     pub(super) fn differences(&self, other: &Self, cells: usize) -> Option<u64> {
-        let mut levels = [(0.0_f64, 0.0_f64, 0.0_f64); LEVELS];
+        // Neighbours are about equally full, so they are weighed together.
+        let mut groups = [Group::default(); WIDTH * LEVELS / GROUP];
         for (n, at) in positions(Sketch::CELLS).enumerate().filter(|(_, at)| *at < cells) {
             let nibble = |probes: &Self| probes.0[n / 2] >> (n % 2 * 4) & 15;
-            let level = &mut levels[n / WIDTH];
-            level.2 = 1.0 / (1.0 + at as f64 / 2.0);
+            let group = &mut groups[n / GROUP];
+            group.density += 1.0 / (1.0 + at as f64 / 2.0) / GROUP as f64;
             if nibble(self) == nibble(other) {
-                level.0 += 1.0;
+                group.same += 1.0;
             } else {
-                level.1 += 1.0;
+                group.differ += 1.0;
             }
         }
         // The most distant cells all differ.
-        let last = levels.iter().find(|(same, differ, _)| same + differ > 0.0)?;
-        if last.0 <= WIDTH as f64 / 6.0 {
+        let first = groups.iter().position(|group| group.same + group.differ > 0.0)?;
+        let farthest = groups.iter().skip(first).take(WIDTH / GROUP);
+        if farthest.map(|group| group.same).sum::<f64>() <= WIDTH as f64 / 6.0 {
             return None;
         }
         let likelihood = |log_d: f64| -> f64 {
             let d = log_d.exp();
-            let one = |&(same, differ, density): &(f64, f64, f64)| {
+            let one = |group: &Group| {
                 // Cells that differ look the same in one of sixteen cases.
-                let p = (15.0 / 16.0 * (1.0 - (-d * density).exp())).clamp(1e-12, 1.0 - 1e-12);
-                same * (1.0 - p).ln() + differ * p.ln()
+                let p = (15.0 / 16.0 * (1.0 - (-d * group.density).exp())).clamp(1e-12, 1.0 - 1e-12);
+                group.same * (1.0 - p).ln() + group.differ * p.ln()
             };
-            levels.iter().map(one).sum()
+            groups.iter().map(one).sum()
         };
         let (mut low, mut high) = (-1.0_f64, 14.0_f64);
-        for _ in 0..24 {
+        for _ in 0..16 {
             let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
             if likelihood(left) < likelihood(right) {
                 low = left;

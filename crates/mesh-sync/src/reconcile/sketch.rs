@@ -18,13 +18,13 @@ use super::{
 pub struct Cell {
     /// Exclusive or of the short ids.
     pub ids: u64,
-    /// Exclusive or of their checks.
+    /// Exclusive or of their checks, of 24 bits.
     pub check: u32,
 }
 
 impl Cell {
     /// How long an encoded cell is.
-    pub const BYTES: usize = 12;
+    pub const BYTES: usize = 11;
 
     /// Whether nothing is in it.
     pub const fn is_empty(&self) -> bool {
@@ -39,11 +39,13 @@ impl Cell {
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.ids.to_le_bytes());
-        out.extend_from_slice(&self.check.to_le_bytes());
+        out.extend_from_slice(&self.check.to_le_bytes()[..3]);
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self { ids: reader.u64()?, check: reader.u32()? })
+        let ids = reader.u64()?;
+        let [low, middle, high] = reader.array::<3>()?;
+        Ok(Self { ids, check: u32::from_le_bytes([low, middle, high, 0]) })
     }
 }
 
