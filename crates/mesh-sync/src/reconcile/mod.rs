@@ -11,6 +11,7 @@ mod message;
 mod narrow;
 mod order;
 mod outcome;
+mod plan;
 mod probe;
 mod root;
 mod session;

@@ -78,6 +78,8 @@ pub(super) struct Narrow {
     differences: u64,
     suspect: u64,
     sketches_failed: u32,
+    /// Items that were hashed for sketches that failed.
+    wasted: u64,
     units_in: u64,
     listed_out: u64,
     /// Fingerprints sent, by level.
@@ -105,6 +107,7 @@ impl Narrow {
             differences,
             suspect: 1,
             sketches_failed: 0,
+            wasted: 0,
             units_in: 0,
             listed_out: 0,
             prints_out: [0; DEPTH_MAX as usize + 2],
@@ -469,13 +472,16 @@ impl Narrow {
 
     /// What the peer has and we lack of a range, from a sketch; takes note of the reverse.
     fn decode(&mut self, index: &Index, range: &Range, cells: &[Cell]) -> Option<Vec<ShortId>> {
-        if self.count(index, range) > SKETCHED_MAX * 4 {
+        let count = self.count(index, range);
+        if count > SKETCHED_MAX * 4 || self.wasted > index.len().saturating_mul(2) {
             return None;
         }
+        self.wasted += count;
         let ours = self.cells(index, range, cells.len());
         let mut decoder = Decoder::new(self.hasher, ours);
         decoder.take(cells).ok()?;
         let mut found = decoder.finish().ok()?;
+        self.wasted -= count;
         let give = self.matching(index, range, &found);
         let mut known: Vec<ShortId> = give.iter().map(|item| self.hasher.short(&item.id)).collect();
         known.sort_unstable();

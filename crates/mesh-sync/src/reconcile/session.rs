@@ -13,9 +13,10 @@ use super::{
     index::Index,
     key::{ItemHasher, Nonce, ShortId, session_hasher},
     limits::{Limits, SessionError},
-    message::{Hello, Message, Plan, TAILS_MAX, Tail, Welcome, bound_between},
+    message::{Hello, Message, Plan, Welcome},
     narrow::Narrow,
     outcome::{Cost, Method, Outcome, shorts_of},
+    plan,
     probe::Probes,
     root::{Arrival, Root, SetHash},
     sketch::Cell,
@@ -38,10 +39,6 @@ pub struct SessionOptions {
 
 /// Cells in the first message of a burst; later ones are longer, up to the frame limit.
 const FIRST_CELLS: usize = 80;
-/// Differences of a salted session, if nothing better is known.
-const SALTED_DIFFERENCES: u64 = 64;
-/// Items in the shortest tail of a hello.
-const TAIL_MIN: u64 = 256;
 
 enum State {
     /// Initiator: said hello.
@@ -150,7 +147,7 @@ impl Session {
             cursor: options.cursor,
             salted: options.salted,
             probes: Probes::of(index.sketch().cells()),
-            tails: tails(index, nonce),
+            tails: plan::tails(index, nonce),
         });
         let mut session = Self::new(options, nonce, true, State::Greeted(hello.clone()));
         session.outbox.push_back(Message::Hello(hello));
@@ -314,30 +311,8 @@ impl Session {
         self.theirs = hello.limits;
         self.key = Some(session_hasher(hello.nonce, self.nonce));
         let root = index.root();
-        let salted = hello.salted || self.options.salted || hello.key_tag != index.key().tag();
-        let counts = root.count.abs_diff(hello.root.count);
-        let probed =
-            Probes::of(index.sketch().cells()).differences(&hello.probes, index.sketch().cells().len());
-        let most = root.count.saturating_add(hello.root.count);
-        self.cost.estimate = match (salted, probed) {
-            (true, _) => SALTED_DIFFERENCES.max(counts),
-            (false, Some(probed)) => probed.max(counts).max(1),
-            // More than the sketch can tell: taken as spread over all, unless a tail says otherwise.
-            (false, None) => counts.max(index.sketch().cells().len() as u64 * 4).min(most),
-        };
-        let plan = if !salted && root.same_set(&hello.root) {
-            Plan::Equal
-        } else if !salted
-            && hello
-                .cursor
-                .is_some_and(|cursor| root.arrival.serves(&cursor) && cursor.sequence < root.arrival.sequence)
-        {
-            Plan::Since
-        } else if salted {
-            Plan::Ranges { salted, tail: None }
-        } else {
-            self.plan(index, &hello)
-        };
+        let (plan, estimate) = plan::weigh(index, &hello, self.options.salted);
+        self.cost.estimate = estimate;
         self.outbox.push_back(Message::Welcome(Welcome {
             root,
             nonce: self.nonce,
@@ -357,7 +332,7 @@ impl Session {
                     root,
                     cells: index.sketch().cells()[..cap].to_vec(),
                     at: 0,
-                    until: symbols_for(self.cost.estimate).min(cap),
+                    until: plan::symbols_for(self.cost.estimate).min(cap),
                     burst: FIRST_CELLS,
                     want: Vec::new(),
                     unwanted: Vec::new(),
@@ -366,7 +341,7 @@ impl Session {
             }
             Plan::Ranges { salted, tail } => {
                 let (lower, theirs) = match tail {
-                    Some(tail) => (hello.tails[usize::from(tail)].from, TAIL_MIN << tail),
+                    Some(tail) => (hello.tails[usize::from(tail)].from, plan::tail_items(tail)),
                     None => (Item::START, hello.root.count),
                 };
                 self.begin_ranges(index, salted, lower, theirs);
@@ -375,33 +350,24 @@ impl Session {
         Ok(())
     }
 
-    /// Weighs a sketch against ranges, which are cheaper if all that differs is close together or if nearly
-    /// everything does.
-    fn plan(&self, index: &Index, hello: &Hello) -> Plan {
-        let ours = index.len();
-        let sealer = session_hasher(hello.nonce, NO_NONCE);
-        let tail = hello.tails.iter().enumerate().find_map(|(n, tail)| {
-            let below = index.sum(&Item::START, Some(&tail.from));
-            (sealer.seal(below.count, below.hash) as u32 == tail.seal)
-                .then_some((n as u8, ours - below.count))
-        });
-        let least = match tail {
-            Some((tail, ours)) => ours.min(TAIL_MIN << tail),
-            None => ours.min(hello.root.count),
-        };
-        let ranges = Plan::Ranges { salted: false, tail: tail.map(|(tail, _)| tail) };
-        let cap = index.sketch().cells().len().min(hello.limits.symbols_max as usize) as u64;
-        let estimate = self.cost.estimate;
-        let sketch_bytes = (symbols_for(estimate) as u64).min(cap) * Cell::BYTES as u64;
-        // A guess a little above what decodes is as likely as not too high.
-        if estimate > cap || least.saturating_mul(8) < sketch_bytes { ranges } else { Plan::Sketch }
-    }
-
     fn on_welcome(&mut self, index: &Index, hello: &Hello, welcome: &Welcome) -> Result<(), SessionError> {
         self.theirs = welcome.limits;
         self.key = Some(session_hasher(self.nonce, welcome.nonce));
         self.cost.estimate = welcome.estimate;
+        let salted = matches!(welcome.plan, Plan::Ranges { salted: true, .. });
+        if self.options.salted && !salted {
+            return Err(SessionError::Unexpected { message: "a plan", state: "a fresh key was asked for" });
+        }
         match welcome.plan {
+            Plan::Equal if !welcome.root.same_set(&hello.root) => {
+                return Err(SessionError::Unexpected {
+                    message: "a plan for equal sets",
+                    state: "roots differ",
+                });
+            }
+            Plan::Since if hello.cursor.is_none() => {
+                return Err(SessionError::Unexpected { message: "a plan", state: "no cursor was told" });
+            }
             Plan::Equal => self.state = State::Done(Outcome::new(Method::Equal)),
             Plan::Since => {
                 let outcome = Outcome { since: hello.cursor, ..Outcome::new(Method::Cursor) };
@@ -547,7 +513,7 @@ impl Session {
     fn narrow(&self, index: &Index, salted: bool) -> Narrow {
         let method = if salted { Method::SaltedRanges } else { Method::Ranges };
         let differences = match salted {
-            true => self.cost.estimate.min(index.len()).max(SALTED_DIFFERENCES),
+            true => self.cost.estimate.min(index.len()).max(plan::SALTED_DIFFERENCES),
             false => self.cost.estimate,
         };
         Narrow::new(
@@ -605,31 +571,6 @@ impl Session {
     }
 }
 
-/// Stands in for the responder's half of the key in the hello, which can't know it.
-const NO_NONCE: Nonce = Nonce([0; 16]);
-
 fn found_message(want: &[ShortId], unwanted: &[ShortId]) -> Message {
     Message::Found { want: want.to_vec(), unwanted: unwanted.to_vec(), proof: None }
-}
-
-/// Cells that suffice for that many differences in nine of ten cases, and an eighth more, since the number is a guess.
-fn symbols_for(differences: u64) -> usize {
-    let d = differences as f64;
-    (d * 1.35 * 1.13 + 2.2 * d.sqrt() + 8.0) as usize
-}
-
-fn tails(index: &Index, nonce: Nonce) -> Vec<Tail> {
-    let sealer = session_hasher(nonce, NO_NONCE);
-    let count = index.len();
-    let mut tails = Vec::new();
-    let mut tail = TAIL_MIN;
-    while tail <= count / 2 && tails.len() < usize::from(TAILS_MAX) {
-        let at = count - tail;
-        let Some(item) = index.select(at) else { break };
-        let from = bound_between(index.select(at - 1), item);
-        let below = index.sum(&Item::START, Some(&from));
-        tails.push(Tail { from, seal: sealer.seal(below.count, below.hash) as u32 });
-        tail *= 2;
-    }
-    tails
 }

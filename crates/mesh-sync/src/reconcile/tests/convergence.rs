@@ -82,6 +82,52 @@ proptest! {
     }
 
     #[test]
+    fn entries_that_come_and_go_during_a_session_do_no_harm(
+        n in 0..2_000_u64,
+        d in 0..600_u64,
+        placement in placements(),
+        salted in any::<bool>(),
+        seed in 0..1_000_u64,
+    ) {
+        let (a, b) = sets(n, d, placement, seed);
+        let (mut ours, mut theirs) = (index_of(&a), index_of(&b));
+        for round in 0..2_u8 {
+            let options = SessionOptions { salted, ..SessionOptions::default() };
+            let mut us = Session::initiate(&ours, options, Nonce([round; 16]));
+            let mut them = Session::respond(SessionOptions::default(), Nonce([round + 100; 16]));
+            let mut moved = 0;
+            // In the first session something changes with every frame; the second one has peace.
+            let mut change = |index: &mut Index| {
+                if round == 0 && moved < 300 {
+                    moved += 1;
+                    index.insert(item(1 << 40 | moved << 12 | seed, 1_000_000 + mix(moved) % (n + 1)));
+                    let victim = index.select(mix(moved) % index.len()).copied();
+                    if moved % 3 == 0 { victim.map(|victim| index.remove(&victim)); }
+                }
+            };
+            loop {
+                let mut idle = true;
+                while let Some(frame) = us.poll_transmit() {
+                    idle = false;
+                    them.handle_frame(&theirs, &frame).expect("honest");
+                    change(&mut theirs);
+                }
+                while let Some(frame) = them.poll_transmit() {
+                    idle = false;
+                    us.handle_frame(&ours, &frame).expect("honest");
+                    change(&mut ours);
+                }
+                if idle { break; }
+            }
+            let from_a = us.into_outcome().expect("an end").give_all(&ours);
+            let from_b = them.into_outcome().expect("an end").give_all(&theirs);
+            from_a.into_iter().for_each(|item| { theirs.insert(item); });
+            from_b.into_iter().for_each(|item| { ours.insert(item); });
+        }
+        prop_assert!(ours.root().same_set(&theirs.root()));
+    }
+
+    #[test]
     fn lost_frames_end_a_session_and_later_ones_converge(
         n in 0..1_500_u64,
         d in 1..400_u64,

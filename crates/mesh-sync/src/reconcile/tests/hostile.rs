@@ -257,6 +257,17 @@ fn answers_outside_of_a_range_or_out_of_order_are_refused() {
 }
 
 #[test]
+fn plans_that_contradict_what_was_said_are_refused() {
+    let index = index_of(&items(0, 300));
+    for plan in [Plan::Equal, Plan::Since, Plan::Ranges { salted: false, tail: Some(0) }] {
+        let (mut session, _) = begun(&index);
+        assert!(session.handle_frame(&index, &welcome(plan).encode()).is_err(), "{plan:?}");
+    }
+    let mut session = Session::initiate(&index, SessionOptions { salted: true, ..options() }, Nonce([1; 16]));
+    assert!(session.handle_frame(&index, &welcome(Plan::Sketch).encode()).is_err());
+}
+
+#[test]
 fn a_part_that_does_not_cover_leaves_the_session_without_an_outcome() {
     let index = index_of(&items(0, 3_000));
     let (mut session, _) = begun(&index);
