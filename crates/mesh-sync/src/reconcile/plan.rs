@@ -62,8 +62,8 @@ fn sketch_or_ranges(index: &Index, hello: &Hello, estimate: u64) -> Plan {
     };
     let cap = index.sketch().cells().len().min(hello.limits.symbols_max as usize);
     let sketch_bytes = symbols_for(estimate).min(cap) * Cell::BYTES;
-    // A guess a little above what decodes is as likely as not too high.
-    if estimate > cap as u64 || least.saturating_mul(8) < sketch_bytes as u64 {
+    // A guess above what decodes may be too high by half, and spread ranges cost several times what a sketch in vain does.
+    if estimate > cap as u64 * 3 / 2 || least.saturating_mul(8) < sketch_bytes as u64 {
         Plan::Ranges { salted: false, tail: tail.map(|(tail, _)| tail) }
     } else {
         Plan::Sketch

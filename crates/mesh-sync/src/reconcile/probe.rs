@@ -53,10 +53,10 @@ impl Probes {
                 group.differ += 1.0;
             }
         }
-        // The most distant cells all differ.
+        // The most distant cells all differ, but for those that look the same by chance.
         let first = groups.iter().position(|group| group.same + group.differ > 0.0)?;
         let farthest = groups.iter().skip(first).take(WIDTH / GROUP);
-        if farthest.map(|group| group.same).sum::<f64>() <= WIDTH as f64 / 6.0 {
+        if farthest.map(|group| group.same).sum::<f64>() <= WIDTH as f64 / 10.0 {
             return None;
         }
         let likelihood = |log_d: f64| -> f64 {

@@ -33,7 +33,8 @@ pub struct SessionOptions {
     /// Compare under a fresh key at once: after a session whose outcome was applied, and roots still differ, or an
     /// audit that failed though roots are equal.
     pub salted: bool,
-    /// Entries that we lack but don't want now, such as deferred ones.
+    /// Entries that we lack but don't want now, such as deferred ones. They are left out of what we ask for; a peer
+    /// that compares a list of ours gives them all the same.
     pub unwanted: Vec<EntryId>,
 }
 
