@@ -56,7 +56,7 @@ impl Probes {
         // The most distant cells all differ, but for those that look the same by chance.
         let first = groups.iter().position(|group| group.same + group.differ > 0.0)?;
         let farthest = groups.iter().skip(first).take(WIDTH / GROUP);
-        if farthest.map(|group| group.same).sum::<f64>() <= WIDTH as f64 / 10.0 {
+        if farthest.map(|group| group.same).sum::<f64>() <= WIDTH as f64 / 8.0 {
             return None;
         }
         let likelihood = |log_d: f64| -> f64 {
