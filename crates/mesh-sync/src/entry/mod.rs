@@ -1,0 +1,1 @@
+//! Entries: what they hold, how they are signed, and what makes one acceptable.
