@@ -1,0 +1,1 @@
+//! How to find out whether a store keeps its promises.
