@@ -7,7 +7,7 @@
 //! 03 number, id                    timestamp, arrival, length      is it held?
 //! 04 number, timestamp, id         arrival                         parents first
 //! 05 number, arrival               timestamp, id                   newest last
-//! 06 number, arrival               the entry
+//! 06 number, arrival               the entry, checksum
 //! 07 number, author, sequence, id  timestamp
 //! 08 number, author                what is held of the author
 //! 09 number, id                    nothing                         what was pruned

@@ -6,7 +6,7 @@ use mesh_core::Hlc;
 
 use super::{
     Ledger,
-    records::{Place, State, encode_head, encode_item},
+    records::{Place, State, encode_entry, encode_head, encode_item},
 };
 use crate::{
     EntryId,
@@ -147,7 +147,7 @@ impl<B: Backend> Ledger<B> {
             Write::put(keys::by_id(number, &item.id), place.encode()),
             Write::put(keys::order(number, &item), arrival.0.to_be_bytes()),
             Write::put(keys::arrival(number, arrival), encode_item(&item)),
-            Write::put(keys::entry(number, arrival), entry.encoded().as_ref()),
+            Write::put(keys::entry(number, arrival), encode_entry(entry)),
             Write::put(keys::authored(number, &entry.author(), entry.sequence(), &item.id), stamp),
         ]);
         batch.stamps.insert(item.id, item.hlc);

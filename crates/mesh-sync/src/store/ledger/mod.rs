@@ -12,10 +12,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use bytes::Bytes;
-
 pub use self::open::Store;
-use self::records::{Place, State, decode_head};
+use self::records::{Place, State, decode_entry, decode_head};
 use super::{
     Arrival, Authored, Backend, BatchReport, Checkpoint, Creation, EntryStore, Head, Listed,
     METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, MetadataRecord, MetadataWrite, ScanLimit, SetKey,
@@ -24,7 +22,7 @@ use super::{
 };
 use crate::{
     EntryId, Item,
-    entry::{AuthorId, AuthorSequence, DatasetId, Entry, Verified},
+    entry::{AuthorId, AuthorSequence, DatasetId, Verified},
 };
 
 /// One dataset on a [`Backend`].
@@ -100,7 +98,7 @@ impl<B: Backend> Ledger<B> {
     /// Reads an entry and checks it against its name.
     fn entry(&self, arrival: Arrival, item: &Item) -> Result<Option<Stored>, StoreError> {
         let Some(value) = self.backend.get(&keys::entry(self.number, arrival))? else { return Ok(None) };
-        let entry = Entry::decode(Bytes::from(value))
+        let entry = decode_entry(value)
             .map_err(|error| self.damaged(format!("entry {} can't be read: {error}", item.id)))?;
         if entry.item() != *item || *entry.dataset() != self.dataset {
             return Err(self.damaged(format!("in the place of entry {} is {}", item.id, entry.id())));
@@ -279,3 +277,6 @@ fn behind(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! The values that a store keeps beside the entries.
 
+use bytes::Bytes;
 use mesh_core::Hlc;
 
 use crate::{
     Item,
+    entry::Entry,
     store::{
         Arrival, Creation, Head, SetHash, SetKey, StoreIncarnation, Summary, keys::Fields, keys::Number,
     },
@@ -103,6 +105,30 @@ impl Place {
         let bytes = u32::from_be_bytes(fields.array()?);
         fields.end(Self { hlc, arrival, bytes })
     }
+}
+
+/// The entry's bytes, and a checksum of the one part that its id does not cover: an entry whose signature has
+/// changed on disk would be handed to peers, who refuse it.
+pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let sum = signature_checksum(entry);
+    [entry.encoded().as_ref(), &sum].concat()
+}
+
+pub(super) fn decode_entry(mut value: Vec<u8>) -> Result<Entry, String> {
+    let bytes = value.len().saturating_sub(8);
+    let sum = value.split_off(bytes);
+    let entry = Entry::decode(Bytes::from(value)).map_err(|error| error.to_string())?;
+    if sum != signature_checksum(&entry) {
+        return Err("its signature has changed".to_owned());
+    }
+    Ok(entry)
+}
+
+fn signature_checksum(entry: &Entry) -> [u8; 8] {
+    let mut covered = [0; 96];
+    covered[..32].copy_from_slice(entry.id().as_bytes());
+    covered[32..].copy_from_slice(&entry.signature());
+    checksum(&covered)
 }
 
 pub(super) fn encode_item(item: &Item) -> Vec<u8> {
