@@ -8,7 +8,7 @@ use mesh_core::Hlc;
 
 use super::{
     AuthorId, AuthorSequence, Collection, DatasetId, Entry, FORMAT_VERSION, KEY_BYTES_MAX, Kind, PARENTS_MAX,
-    PAYLOAD_BYTES_MAX, SIGNATURE_BYTES, Verified, signed_message,
+    PAYLOAD_BYTES_MAX, SIGNATURE_BYTES, Verified, signature::in_context, signed_message,
 };
 use crate::EntryId;
 
@@ -25,6 +25,12 @@ impl AuthorKey {
     /// The public key.
     pub fn id(&self) -> AuthorId {
         AuthorId(self.0.verification_key().into())
+    }
+
+    /// Signs something that is no entry, as a handshake. The context tells what it is for; whoever checks it with
+    /// [`verify_message`](super::verify_message) names the same one.
+    pub fn sign_message(&self, context: &str, message: &[u8]) -> [u8; 64] {
+        self.0.sign(&in_context(context, message)).to_bytes()
     }
 }
 

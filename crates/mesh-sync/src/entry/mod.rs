@@ -56,7 +56,7 @@ pub use self::{
     names::{AuthorId, AuthorSequence, Collection, DatasetId, NameError},
     outcome::{Deferral, Equivocation, Outcome, Rejection},
     points::PointError,
-    signature::{SignatureError, Verified, verify, verify_batch},
+    signature::{SignatureError, Verified, verify, verify_batch, verify_message},
 };
 use crate::{EntryId, Item};
 

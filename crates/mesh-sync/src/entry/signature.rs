@@ -8,7 +8,7 @@ use std::{convert::Infallible, ops::Deref};
 use ed25519_zebra::{Signature, VerificationKey, VerificationKeyBytes, batch};
 use rand_core::{TryCryptoRng, TryRng};
 
-use super::{Entry, PointError, points};
+use super::{AuthorId, Entry, PointError, points};
 
 /// Why a signature does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -62,7 +62,7 @@ impl AsRef<Entry> for Verified {
 ///
 /// [`SignatureError`]; [`verify_batch`] has the same one for the same entry.
 pub fn verify(entry: Entry) -> Result<Verified, SignatureError> {
-    let (key, signature) = admissible(&entry)?;
+    let (key, signature) = admissible(&entry.author(), &entry.signature())?;
     single(key, signature, &entry.signed_message())?;
     Ok(Verified(entry))
 }
@@ -88,6 +88,28 @@ pub fn verify_batch(entries: Vec<Entry>) -> Vec<Result<Verified, SignatureError>
     outcomes.map(outcome).collect()
 }
 
+/// Checks a signature that [`AuthorKey::sign_message`](super::AuthorKey::sign_message) made, by the rule that entries
+/// are checked by.
+///
+/// # Errors
+///
+/// [`SignatureError`].
+pub fn verify_message(
+    author: &AuthorId,
+    context: &str,
+    message: &[u8],
+    signature: &[u8; 64],
+) -> Result<(), SignatureError> {
+    let (key, signature) = admissible(author, signature)?;
+    single(key, signature, &in_context(context, message))
+}
+
+/// What is signed for a message. It starts as no entry's does, and its context can't run over into the message.
+pub(super) fn in_context(context: &str, message: &[u8]) -> Vec<u8> {
+    let length = (context.len() as u64).to_be_bytes();
+    [b"mesh-sync message v1\0", &length[..], context.as_bytes(), message].concat()
+}
+
 /// How often a batch that does not hold is halved.
 const HALVINGS_MAX: u32 = 4;
 /// Below this a batch saves nothing.
@@ -101,7 +123,7 @@ struct Prepared {
 }
 
 fn prepare(entry: &Entry) -> Result<Prepared, SignatureError> {
-    let (key, signature) = admissible(entry)?;
+    let (key, signature) = admissible(&entry.author(), &entry.signature())?;
     let mut transcript = [0; 128];
     transcript[..32].copy_from_slice(entry.author().as_bytes());
     transcript[32..96].copy_from_slice(&entry.signature());
@@ -138,11 +160,14 @@ fn settle(all: &[Result<Prepared, SignatureError>], group: &[usize], halvings: u
 }
 
 /// The one gate before both ways of checking.
-fn admissible(entry: &Entry) -> Result<(VerificationKeyBytes, Signature), SignatureError> {
-    let signature = Signature::from_bytes(&entry.signature());
-    points::check(entry.author().as_bytes()).map_err(SignatureError::Key)?;
+fn admissible(
+    author: &AuthorId,
+    signature: &[u8; 64],
+) -> Result<(VerificationKeyBytes, Signature), SignatureError> {
+    let signature = Signature::from_bytes(signature);
+    points::check(author.as_bytes()).map_err(SignatureError::Key)?;
     points::check(signature.r_bytes()).map_err(SignatureError::Commitment)?;
-    Ok((VerificationKeyBytes::from(entry.author().0), signature))
+    Ok((VerificationKeyBytes::from(author.0), signature))
 }
 
 fn single(key: VerificationKeyBytes, signature: Signature, message: &[u8]) -> Result<(), SignatureError> {

@@ -163,3 +163,26 @@ fn last_journal(folder: &Path) -> PathBuf {
     let number = |path: &PathBuf| path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
     journals.max_by_key(number).unwrap_or_else(|| folder.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_to_do_and_where() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = |error| store_error("write", folder.path(), error).to_string();
+        let shown = folder.path().display();
+        let full = Error::Io(io::ErrorKind::StorageFull.into());
+        assert_eq!(text(full), format!("the disk is full: cannot write {shown}"));
+        let poisoned = format!("{shown} takes no more since an earlier write failed; open it again");
+        assert_eq!(text(Error::Poisoned), poisoned);
+        for name in ["9.jnl", "10.jnl", "version"] {
+            std::fs::write(folder.path().join(name), "").expect("written");
+        }
+        let torn = Error::JournalRecovery(fjall::JournalRecoveryError::ChecksumMismatch);
+        assert!(text(torn).starts_with(&format!("{shown}/10.jnl is damaged: ")));
+    }
+}

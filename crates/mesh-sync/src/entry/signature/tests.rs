@@ -216,3 +216,18 @@ fn a_signature_under_another_context_is_none_for_an_entry() {
     let entry = forged(&public, |message| key.sign(message).to_bytes());
     assert_eq!(alone(&entry), Ok(()));
 }
+
+#[test]
+fn a_message_is_signed_for_one_context_and_is_no_entry() {
+    let key = AuthorKey::from_seed([5; 32]);
+    let signature = key.sign_message("handshake", b"nonce");
+    let check = |context, message: &[u8]| verify_message(&key.id(), context, message, &signature);
+    assert_eq!(check("handshake", b"nonce"), Ok(()));
+    assert_eq!(check("handshak", b"enonce"), Err(SignatureError::Invalid));
+    assert_eq!(check("handshake", b"other"), Err(SignatureError::Invalid));
+    let entry = forged(key.id().as_bytes(), |message| key.sign_message("", message));
+    assert_eq!(alone(&entry), Err(SignatureError::Invalid));
+    let small = AuthorId(SMALL_ORDER_Y[0]);
+    let refused = verify_message(&small, "handshake", b"nonce", &signature);
+    assert_eq!(refused, Err(SignatureError::Key(PointError::SmallOrder)));
+}
