@@ -115,9 +115,9 @@ pub(super) fn the_vector_is_listed_in_pages(bench: &Workbench) {
 }
 
 pub(super) fn a_reader_sees_whole_batches(bench: &Workbench) {
-    const BATCH: usize = 8;
+    const BATCH: usize = 100;
     let opened = bench.open();
-    let entries = Writer::new(1).entries(20 * BATCH);
+    let entries = Writer::new(1).entries(15 * BATCH);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -130,7 +130,10 @@ pub(super) fn a_reader_sees_whole_batches(bench: &Workbench) {
             let listed = opened.store.arrivals(Arrival::FIRST, usize::MAX).expect("read");
             let items = opened.store.items((Bound::Unbounded, Bound::Unbounded), usize::MAX).expect("read");
             assert_eq!((listed.len() % BATCH, items.len() % BATCH), (0, 0));
-            assert!(listed.len() as u64 >= summary.count && items.len() >= listed.len());
+            assert!(
+                listed.len() as u64 >= summary.count && items.len() >= listed.len(),
+                "an older state was seen after a newer one"
+            );
             for one in listed.iter().rev().take(BATCH) {
                 assert!(opened.store.get(&[one.item.id]).expect("read")[0].is_some());
             }
