@@ -9,6 +9,11 @@ use super::{
     guard::{guarded, io_error},
 };
 
+/// Opening replays the journal, so this bounds how long that takes: well under a second for each 128 MiB.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// What is in memory until it is flushed. Smaller than the journal, or the journal could never be shortened.
+const MEMTABLE_BYTES_MAX: u64 = 32 << 20;
+
 /// A store in a folder.
 ///
 /// ```
@@ -78,9 +83,11 @@ impl FjallBackend {
         guarded(folder, || {
             let builder = Database::builder(folder)
                 .cache_size(options.cache_bytes)
+                .max_journaling_size(JOURNAL_BYTES_MAX)
                 .worker_threads(options.worker_threads.max(1));
             let database = builder.open().map_err(explain)?;
-            let keyspace = database.keyspace("entries", KeyspaceCreateOptions::default).map_err(explain)?;
+            let settings = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+            let keyspace = database.keyspace("entries", settings).map_err(explain)?;
             Ok(Self { path: folder.to_owned(), database, keyspace })
         })
     }
