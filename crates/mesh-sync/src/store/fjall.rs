@@ -11,8 +11,6 @@ use super::{
 
 /// Opening replays the journal, so this bounds how long that takes: well under a second for each 128 MiB.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-/// What is in memory until it is flushed. Smaller than the journal, or the journal could never be shortened.
-const MEMTABLE_BYTES_MAX: u64 = 32 << 20;
 
 /// A store in a folder.
 ///
@@ -46,13 +44,15 @@ impl FjallStore {
 pub struct FjallOptions {
     /// Memory for blocks that were read, in bytes. Default: 32 MiB.
     pub cache_bytes: u64,
+    /// How much is in memory until it is flushed, in bytes. Default: 32 MiB. Takes hold when the store is made.
+    pub memtable_bytes: u64,
     /// Threads that flush and compact. Default: 2.
     pub worker_threads: usize,
 }
 
 impl Default for FjallOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, worker_threads: 2 }
+        Self { cache_bytes: 32 << 20, memtable_bytes: 32 << 20, worker_threads: 2 }
     }
 }
 
@@ -86,7 +86,7 @@ impl FjallBackend {
                 .max_journaling_size(JOURNAL_BYTES_MAX)
                 .worker_threads(options.worker_threads.max(1));
             let database = builder.open().map_err(explain)?;
-            let settings = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+            let settings = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
             let keyspace = database.keyspace("entries", settings).map_err(explain)?;
             Ok(Self { path: folder.to_owned(), database, keyspace })
         })
