@@ -2,7 +2,7 @@
 //!
 //! [`Documents`] gives each document, a key in a collection, to its last writer. [`Merged`] folds the entries of a
 //! document with rules of your own, a [`Merge`]. Both are plain values without I/O. Feed them what a store holds,
-//! in the order of arrival or of [`Item`](crate::Item), and then what is committed; the order makes no difference
+//! in the order of arrival or of [`Item`], and then what is committed; the order makes no difference
 //! to the values.
 
 mod conflicts;
