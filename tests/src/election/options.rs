@@ -67,8 +67,6 @@ pub enum ElectionFaultKind {
     Compact,
     /// The store is replaced by a snapshot of its own from the beginning of this fault.
     Restore,
-    /// The disks of the voters stand still: entries are taken, and commit when it is over.
-    StallLog,
 }
 
 impl ElectionOptions {
@@ -93,7 +91,7 @@ impl ElectionOptions {
         // A shorter time to live than some round trips and a lost renewal leave room for is refused in life.
         options.ttl_ms = options.ttl_ms.max(options.delay_us / 10);
         // Each seed has its own subset, so that rare faults meet without the noise of all others.
-        let kinds: Vec<usize> = (0..14).filter(|_| rng.u8(0..3) == 0).collect();
+        let kinds: Vec<usize> = (0..13).filter(|_| rng.u8(0..3) == 0).collect();
         for _ in 0..rng.usize(0..=12) {
             let Some(kind) = rng.choice(kinds.iter()) else { break };
             let (node, scope) = (rng.usize(0..nodes), rng.usize(0..scopes));
@@ -110,8 +108,7 @@ impl ElectionOptions {
                 9 => ElectionFaultKind::Transfer(node, scope),
                 10 => ElectionFaultKind::Drain(node),
                 11 => ElectionFaultKind::Compact,
-                12 => ElectionFaultKind::Restore,
-                _ => ElectionFaultKind::StallLog,
+                _ => ElectionFaultKind::Restore,
             };
             let for_ms = rng.u64(10..8000);
             options.faults.push(ElectionFault { at_ms: rng.u64(0..faulty_ms), for_ms, kind });

@@ -111,8 +111,6 @@ struct World<'o> {
     config: Validated<LeaderConfig>,
     snapshots: BTreeMap<usize, Vec<u8>>,
     faulty: bool,
-    /// Faults under way that keep entries from committing.
-    stalled: usize,
     ops: u64,
     /// One renewal of each of these nodes is lost, in a time that is calm otherwise.
     lose_renewal_of: std::collections::BTreeSet<usize>,
@@ -203,7 +201,6 @@ impl<'o> World<'o> {
             config,
             snapshots: BTreeMap::new(),
             faulty: true,
-            stalled: 0,
             ops: 0,
             lose_renewal_of: Default::default(),
         }
@@ -575,7 +572,7 @@ impl<'o> World<'o> {
                 Ok(())
             }
             Happening::Commit { epoch } => {
-                if epoch != self.store.epoch || !self.store.has_quorum() || self.stalled > 0 {
+                if epoch != self.store.epoch || !self.store.has_quorum() {
                     return Ok(());
                 }
                 let committed = self.store.commit_all(self.now);
@@ -645,11 +642,6 @@ impl<'o> World<'o> {
         if epoch != self.store.epoch || self.store.leader.is_some() {
             return Ok(());
         }
-        if self.stalled > 0 {
-            // A vote has to be on the disk as well.
-            self.push(Duration::from_millis(200), Happening::Elect { epoch });
-            return Ok(());
-        }
         let voter = self.rng.usize(0..VOTERS);
         match self.store.elect(self.now, voter) {
             Some(committed) => {
@@ -684,7 +676,6 @@ impl<'o> World<'o> {
             ElectionFaultKind::CrashNode(node) => self.kill(node),
             ElectionFaultKind::PauseNode(node) => self.nodes[node].paused = true,
             ElectionFaultKind::CutNode(node) => self.nodes[node].cut = true,
-            ElectionFaultKind::StallLog => self.stalled += 1,
             ElectionFaultKind::FalseDeath(node) => self.hint(node, true)?,
             ElectionFaultKind::CrashVoter(voter) => {
                 self.store.voters[voter].up = false;
@@ -733,11 +724,6 @@ impl<'o> World<'o> {
             ElectionFaultKind::CrashNode(node) if self.nodes[node].core.is_none() => self.start(node)?,
             ElectionFaultKind::PauseNode(node) => self.resume(node)?,
             ElectionFaultKind::CutNode(node) => self.nodes[node].cut = false,
-            ElectionFaultKind::StallLog => {
-                // All faults are over when the time of faults is.
-                self.stalled = self.stalled.saturating_sub(1);
-                self.schedule_commit();
-            }
             ElectionFaultKind::FalseDeath(node) => self.hint(node, false)?,
             ElectionFaultKind::Drain(node) => self.command(node, LeaderCommand::Undrain)?,
             ElectionFaultKind::CrashVoter(_)
@@ -805,8 +791,6 @@ impl<'o> World<'o> {
     fn end_faults(&mut self) -> Result<(), Violation> {
         self.trace.line(self.now, || "faults end".into());
         self.faulty = false;
-        self.stalled = 0;
-        self.schedule_commit();
         self.mend_voters();
         for node in 0..self.nodes.len() {
             self.nodes[node].cut = false;
