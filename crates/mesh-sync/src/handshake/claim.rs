@@ -56,8 +56,8 @@ impl Side {
 /// };
 /// let notes = Offer { dataset: DatasetId::new("notes")?, prune_digest: [0; 32] };
 /// let exporter = [9; 32]; // Both ends of one channel have the same.
-/// let a = Claimant::dialled(us("a", 1)?, exporter, NodeId::new("b")?);
-/// let b = Claimant::accepted(us("b", 2)?, exporter, NodeId::new("a")?);
+/// let mut a = Claimant::dialled(us("a", 1)?, exporter, NodeId::new("b")?);
+/// let mut b = Claimant::accepted(us("b", 2)?, exporter, NodeId::new("a")?);
 ///
 /// let at_b = b.check(&a.claim(vec![notes.clone()]))?;
 /// let at_a = a.check(&b.claim(at_b.datasets.clone()))?;
@@ -70,6 +70,8 @@ pub struct Claimant {
     exporter: [u8; 32],
     certified: NodeId,
     side: Side,
+    /// What we asked for, where we dialled.
+    asked: Vec<Offer>,
 }
 
 impl Claimant {
@@ -79,17 +81,17 @@ impl Claimant {
     pub const VERSIONS: VersionRange = VersionRange::new(1, 1);
 
     /// The side that opened the channel. `certified` is whom the other's certificate names.
-    pub const fn dialled(us: Us, exporter: [u8; 32], certified: NodeId) -> Self {
-        Self { us, exporter, certified, side: Side::Dialled }
+    pub fn dialled(us: Us, exporter: [u8; 32], certified: NodeId) -> Self {
+        Self { us, exporter, certified, side: Side::Dialled, asked: Vec::new() }
     }
 
     /// The other side.
-    pub const fn accepted(us: Us, exporter: [u8; 32], certified: NodeId) -> Self {
-        Self { us, exporter, certified, side: Side::Accepted }
+    pub fn accepted(us: Us, exporter: [u8; 32], certified: NodeId) -> Self {
+        Self { us, exporter, certified, side: Side::Accepted, asked: Vec::new() }
     }
 
     /// Our claim, with what we want, or what is open.
-    pub fn claim(&self, offers: Vec<Offer>) -> Vec<u8> {
+    pub fn claim(&mut self, offers: Vec<Offer>) -> Vec<u8> {
         let mut claim = Claim {
             terms: self.us.terms.clone(),
             author: self.us.key.id(),
@@ -98,15 +100,17 @@ impl Claimant {
         };
         let message = self.signed(&claim);
         claim.signature = self.us.key.sign_message(self.side.context(), &message);
-        claim.encode()
+        let bytes = claim.encode();
+        self.asked = claim.offers;
+        bytes
     }
 
     fn signed(&self, claim: &Claim) -> Vec<u8> {
         [&self.exporter[..], &claim.unsigned()].concat()
     }
 
-    /// Checks the other's claim. The datasets are those that it names: the side that accepted opens some of them with
-    /// its own claim, and the side that dialled has to leave out what it did not ask for.
+    /// Checks the other's claim. Where we accepted, the datasets are those that it wants: open some of them with our own
+    /// claim. Where we dialled, they are those that are open.
     ///
     /// # Errors
     ///
@@ -125,6 +129,10 @@ impl Claimant {
         let context = self.side.other().context();
         verify_message(&author, context, &self.signed(&claim), &claim.signature)
             .map_err(|source| HandshakeError::Proof { author, source })?;
+        let asked = |open: &Offer| self.asked.iter().any(|asked| asked.dataset == open.dataset);
+        if self.side == Side::Dialled && !claim.offers.iter().all(asked) {
+            return Err(HandshakeError::Datasets { author });
+        }
         Ok(established(&self.us, claim.terms, author, version, claim.offers))
     }
 }

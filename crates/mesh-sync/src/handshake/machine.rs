@@ -246,7 +246,7 @@ impl AwaitingProof {
     /// # Errors
     ///
     /// [`HandshakeError`]; tell the peer what [`HandshakeError::refusal`] says, and close.
-    pub fn handle_proof(mut self, bytes: &[u8]) -> Result<Verified, HandshakeError> {
+    pub fn handle_proof(mut self, bytes: &[u8]) -> Result<Proved, HandshakeError> {
         let author = self.hello.author;
         let proof = match Message::decode(bytes)? {
             Message::Proof(proof) => proof,
@@ -257,7 +257,7 @@ impl AwaitingProof {
         if commitment(&proof.opening, &proof.offers) != self.hello.commitment {
             return Err(HandshakeError::Datasets { author });
         }
-        Ok(Verified {
+        Ok(Proved {
             us: self.us,
             hello: self.hello,
             version: self.version,
@@ -269,7 +269,7 @@ impl AwaitingProof {
 
 /// The side that is connected to, after the other one has proved its key. It decides what is open.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub struct Proved {
     us: Us,
     hello: Hello,
     version: ProtocolVersion,
@@ -277,7 +277,7 @@ pub struct Verified {
     transcript: Transcript,
 }
 
-impl Verified {
+impl Proved {
     /// Who it is.
     pub const fn author(&self) -> AuthorId {
         self.hello.author

@@ -40,7 +40,7 @@ use mesh_core::{NodeId, ProtocolVersion, VersionError};
 use self::message::Message;
 pub use self::{
     claim::Claimant,
-    machine::{AwaitingProof, AwaitingVerdict, Initiator, Responder, Verified},
+    machine::{AwaitingProof, AwaitingVerdict, Initiator, Proved, Responder},
     message::{DATASETS_MAX, Features, HANDSHAKE_BYTES_MAX, Limits, Offer, Refusal, Terms},
 };
 use crate::{

@@ -202,8 +202,8 @@ fn refusals_say_whether_to_try_again() {
 #[test]
 fn a_claim_is_worth_nothing_elsewhere() {
     let node = |name: &str| NodeId::new(name).expect("valid");
-    let a = Claimant::dialled(us("a", 1), [9; 32], node("b"));
-    let b = Claimant::accepted(us("b", 2), [9; 32], node("a"));
+    let mut a = Claimant::dialled(us("a", 1), [9; 32], node("b"));
+    let mut b = Claimant::accepted(us("b", 2), [9; 32], node("a"));
     let claim = a.claim(vec![offer("notes", 1)]);
     assert_eq!(b.check(&claim).expect("holds").datasets, [offer("notes", 1)]);
 
@@ -219,6 +219,8 @@ fn a_claim_is_worth_nothing_elsewhere() {
     staging.terms.cluster = ClusterName::new("staging").expect("valid");
     let error = Claimant::accepted(staging, [9; 32], node("a")).check(&claim).expect_err("cluster");
     assert!(matches!(error, HandshakeError::Cluster { .. }));
+    let more = b.claim(vec![offer("notes", 1), offer("unasked", 1)]);
+    assert!(matches!(a.check(&more).expect_err("not asked for"), HandshakeError::Datasets { .. }));
     for at in 0..claim.len() {
         let mut flipped = claim.clone();
         flipped[at] ^= 1;
