@@ -33,7 +33,7 @@ pub fn collect_garbage<'m>(
 ) -> Result<Collected, BlobError> {
     let mut named = BTreeSet::<ChunkId>::new();
     for manifest in manifests {
-        walk::visit(manifest, chunks, &mut |wanted| {
+        walk::visit(manifest, chunks, &mut |wanted, _| {
             named.insert(wanted.id);
             Ok(())
         })?;

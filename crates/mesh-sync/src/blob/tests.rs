@@ -78,6 +78,13 @@ fn a_long_payload_gets_levels_of_lists_and_is_fetched_through_them() {
     let mut written = Vec::new();
     assemble(&manifest, &theirs, &mut written).expect("whole");
     assert!(written == payload);
+
+    // A list that decays without changing its length must not shorten the payload.
+    theirs.map().get_mut(&lists.wanted[1].id).expect("there")[0] ^= 1;
+    let error = assemble(&manifest, &theirs, &mut std::io::sink()).expect_err("decayed");
+    assert!(matches!(error, BlobError::Missing(missing) if missing == lists.wanted[1]));
+    let found = missing(&manifest, &theirs, MissingFrom::START, 9).expect("memory");
+    assert_eq!(found.wanted, lists.wanted[1..]);
 }
 
 #[test]

@@ -86,21 +86,21 @@ fn read(chunks: &dyn ChunkStore, wanted: &Wanted) -> Result<Option<Vec<u8>>, Blo
     Ok(content.filter(|content| wanted.check(content).is_ok()))
 }
 
-/// Calls `visit` with all chunks of a manifest that can be named, in the order of the payload and lists before what
-/// they name.
+/// Calls `visit` with all chunks of a manifest that can be named, in the order of the payload, lists before what they
+/// name; and with whether a list is there as it should be. Data is not looked at.
 pub(super) fn visit(
     manifest: &Manifest,
     chunks: &dyn ChunkStore,
-    visit: &mut dyn FnMut(&Wanted) -> Result<(), BlobError>,
+    visit: &mut dyn FnMut(&Wanted, bool) -> Result<(), BlobError>,
 ) -> Result<(), BlobError> {
     let mut stack = reversed(manifest.roots());
     while let Some(place) = stack.pop() {
-        visit(&place.wanted)?;
-        if place.wanted.kind == ChunkKind::List
-            && let Some(content) = read(chunks, &place.wanted)?
-        {
-            stack.extend(reversed(manifest.children(place, &content)));
-        }
+        let list = match place.wanted.kind {
+            ChunkKind::List => read(chunks, &place.wanted)?,
+            ChunkKind::Data => None,
+        };
+        visit(&place.wanted, list.is_some())?;
+        stack.extend(reversed(list.iter().flat_map(|content| manifest.children(place, content))));
     }
     Ok(())
 }
@@ -111,9 +111,11 @@ pub(super) fn visit(
 ///
 /// [`BlobError::Missing`] names the first chunk that is not there. What comes before it was written.
 pub fn assemble(manifest: &Manifest, chunks: &dyn ChunkStore, sink: &mut dyn Write) -> Result<(), BlobError> {
-    visit(manifest, chunks, &mut |wanted| {
+    visit(manifest, chunks, &mut |wanted, is_there| {
+        if is_there {
+            return Ok(());
+        }
         let content = match wanted.kind {
-            ChunkKind::List if has(chunks, wanted)? => return Ok(()),
             ChunkKind::List => None,
             ChunkKind::Data => read(chunks, wanted)?,
         };

@@ -220,6 +220,12 @@ impl<T> Lanes<T> {
         removed
     }
 
+    /// Drops the lane of a dataset that is gone, and gives back what waits in it.
+    pub fn remove_lane(&mut self, dataset: &DatasetId) -> Vec<T> {
+        let flows = self.lanes.remove(dataset).map(|lane| lane.flows).unwrap_or_default();
+        flows.into_values().flatten().map(|(_, piece)| piece).collect()
+    }
+
     /// Pieces and bytes that wait in a lane.
     pub fn waiting(&self, dataset: &DatasetId) -> (usize, u64) {
         self.lanes.get(dataset).map_or((0, 0), |lane| (lane.pieces, lane.bytes))

@@ -112,6 +112,8 @@ fn what_does_not_fit_is_given_back_but_one_piece_always_fits() {
         lanes.offer(&dataset("a"), &node("b"), 50, n).expect("room");
     }
     assert_eq!(lanes.offer(&dataset("a"), &node("b"), 0, 4), Err(LaneFull(4)));
+    assert_eq!(lanes.remove_lane(&dataset("a")), [0, 1]);
+    assert!(lanes.set_weight(&dataset("c"), 2), "there is room for another lane");
 }
 
 proptest! {

@@ -372,7 +372,7 @@ impl Queue {
                 self.die(&peer, id, waiting, DeadReason::Age, &why, at.wall);
             }
         }
-        self.peers.retain(|_, known| !known.is_idle());
+        self.peers.retain(|_, known| !known.is_idle(at.now));
     }
 
     /// Dead letters, the oldest first.

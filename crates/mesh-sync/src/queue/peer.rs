@@ -61,9 +61,9 @@ impl Peer {
         matches!(self.entries.get(id), Some((_, Phase::UnderWay)))
     }
 
-    /// Whether nothing is known that a new one would not know.
-    pub(super) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.addresses.is_empty() && self.failures == 0
+    /// Whether it can be forgotten: nothing waits, nobody said where it is, and its pause is over.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.entries.is_empty() && self.addresses.is_empty() && self.not_before <= now
     }
 
     pub(super) fn set_addresses(&mut self, addresses: Vec<String>) {
@@ -120,12 +120,12 @@ impl Peer {
             self.ready.insert(sequence, id);
             self.entries.get_mut(&id).expect("what is delayed is there").1 = Phase::Ready;
         }
-        let mut taken = 0;
+        let mut taken = 0_u64;
         while self.under_way.len() < entries.max(1) && (self.under_way.is_empty() || taken < bytes) {
             let Some((_, id)) = self.ready.pop_first() else { break };
             let (waiting, phase) = self.entries.get_mut(&id).expect("what is ready is there");
             *phase = Phase::UnderWay;
-            taken += waiting.bytes;
+            taken = waiting.bytes.saturating_add(taken);
             self.under_way.push(id);
         }
         self.under_way.clone()
