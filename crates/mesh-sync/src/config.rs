@@ -343,4 +343,28 @@ mod tests {
         assert_eq!(config.lane_limits().total, Some(Rate { bytes_per_second: 1000, burst_bytes: 100 }));
         assert_eq!(config.admission(), AdmissionConfig::default());
     }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_file_sets_what_it_names_and_nothing_unknown() {
+        assert_eq!(toml::from_str::<SyncConfig>("").expect("empty"), SyncConfig::default());
+        let text = r#"
+            lag_degraded = "10s"
+            [[datasets]]
+            name = "notes"
+            check_interval = "5s"
+            access = "closed"
+        "#;
+        let config: SyncConfig = toml::from_str(text).expect("valid");
+        let notes = DatasetConfig {
+            name: "notes".into(),
+            check_interval: Some(Duration::from_secs(5)),
+            access: Access::Closed,
+            ..DatasetConfig::default()
+        };
+        assert_eq!((config.lag_degraded, &config.datasets), (Duration::from_secs(10), &vec![notes]));
+        let written = toml::to_string(&config).expect("can be written");
+        assert_eq!(toml::from_str::<SyncConfig>(&written).expect("what was written"), config);
+        assert!(toml::from_str::<SyncConfig>("unknown = 1").is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! What a node remembers about its peers, in the metadata of a dataset's store.
 //!
-//! Each kind of record has a place of its own among the keys ([`Space`]) and begins with a version. [`Journal`] lets
+//! Each kind of record has a place of its own among the keys, under `sync/`, and begins with a version. [`Journal`] lets
 //! cores change records in memory at once and have them written in batches later, with a ticket that tells when a
 //! change is safe.
 //!
