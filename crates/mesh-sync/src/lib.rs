@@ -3,9 +3,13 @@
 pub mod documents;
 pub mod entry;
 mod id;
+mod planted;
 pub mod reconcile;
+pub mod replica;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use self::id::{EntryId, Item};
+#[cfg(feature = "planted-bugs")]
+pub use self::planted::PlantedBug;

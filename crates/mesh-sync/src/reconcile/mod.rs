@@ -20,7 +20,7 @@ mod sketch;
 mod slab;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use self::{
     index::Index,

@@ -30,50 +30,50 @@ pub enum WireError {
 }
 
 /// Reads from a slice; every read is checked.
-pub(super) struct Reader<'b> {
+pub(crate) struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
 impl<'b> Reader<'b> {
-    pub(super) fn new(bytes: &'b [u8]) -> Self {
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    pub(super) fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Result<&'b [u8], WireError> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'b [u8], WireError> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..length).ok_or(WireError::Truncated { length: self.bytes.len() })?;
         self.at += length;
         Ok(taken)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N)?);
         Ok(out)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, WireError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, WireError> {
         Ok(self.array::<1>()?[0])
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, WireError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    pub(super) fn u128(&mut self) -> Result<u128, WireError> {
+    pub(crate) fn u128(&mut self) -> Result<u128, WireError> {
         Ok(u128::from_le_bytes(self.array()?))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -90,7 +90,7 @@ impl<'b> Reader<'b> {
     }
 
     /// A count of things that take at least `each` bytes, so that nothing is reserved for what can't be there.
-    pub(super) fn count(&mut self, each: usize) -> Result<usize, WireError> {
+    pub(crate) fn count(&mut self, each: usize) -> Result<usize, WireError> {
         let count = self.varint()?;
         let fits = self.remaining() / each.max(1);
         match usize::try_from(count) {
@@ -99,7 +99,7 @@ impl<'b> Reader<'b> {
         }
     }
 
-    pub(super) fn end(&self) -> Result<(), WireError> {
+    pub(crate) fn end(&self) -> Result<(), WireError> {
         match self.remaining() {
             0 => Ok(()),
             bytes => Err(WireError::Trailing { bytes }),
@@ -108,7 +108,7 @@ impl<'b> Reader<'b> {
 }
 
 /// Appends a number of one to ten bytes.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
