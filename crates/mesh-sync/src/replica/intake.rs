@@ -95,11 +95,21 @@ pub(super) struct Intake {
     settled_order: VecDeque<EntryId>,
 }
 
-impl Intake {
-    pub(super) fn len(&self) -> usize {
-        self.staged.len()
+/// How much is where.
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake")
+            .field("staged", &self.staged.len())
+            .field("to_verify", &self.to_verify.len())
+            .field("verifying", &self.verifying)
+            .field("ready", &self.ready.len())
+            .field("orphans", &self.orphans.len())
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
     }
+}
 
+impl Intake {
     pub(super) const fn bytes(&self) -> usize {
         self.bytes + self.orphan_bytes
     }

@@ -136,7 +136,8 @@ impl std::fmt::Debug for Replica {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = f.debug_struct("Replica");
         out.field("dataset", &self.dataset).field("root", &self.index.root());
-        out.field("peers", &self.peers.len()).field("intake", &self.intake.len()).finish_non_exhaustive()
+        out.field("peers", &self.peers.len()).field("intake", &self.intake).field("writing", &self.writing);
+        out.finish_non_exhaustive()
     }
 }
 
