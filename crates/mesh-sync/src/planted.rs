@@ -50,6 +50,29 @@ impl PlantedBug {
     ];
 }
 
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static HASH_WITHOUT_PAYLOAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Leaves the payload out of the ids of entries on this thread, until told otherwise.
+#[cfg(feature = "planted-bugs")]
+pub fn hash_without_payload(planted: bool) {
+    HASH_WITHOUT_PAYLOAD.set(planted);
+}
+
+/// How much of what is to be hashed is left out.
+#[cfg(feature = "planted-bugs")]
+pub(crate) fn left_out_of_hash(payload_bytes: usize) -> usize {
+    if HASH_WITHOUT_PAYLOAD.get() { payload_bytes } else { 0 }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub(crate) fn left_out_of_hash(_: usize) -> usize {
+    0
+}
+
 /// The bug that a replica has, if any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Planted {

@@ -28,6 +28,14 @@ pub(crate) struct Options {
     pub(crate) fault_every_ms: u64,
     pub(crate) restores: bool,
     pub(crate) prunes: bool,
+    /// Some nodes begin up to so much later.
+    pub(crate) late_ms: u64,
+    /// So many messages of a thousand have a bit flipped in an entry.
+    pub(crate) flips_permille: u32,
+    /// Clocks may be set back while a node is down.
+    pub(crate) clocks_jump: bool,
+    /// The clock's mark is not read at a start: a bug, planted.
+    pub(crate) forget_mark: bool,
     /// One node's clock is so far ahead.
     pub(crate) ahead_ms: u64,
     pub(crate) config: SyncConfig,
@@ -64,7 +72,7 @@ impl Options {
             nodes: rng.usize(2..6),
             datasets: rng.usize(1..4),
             topology: [Topology::Full, Topology::Ring, Topology::Star][rng.usize(0..3)],
-            faulty: Duration::from_secs(rng.u64(30..90)),
+            faulty: Duration::from_secs(rng.u64(20..70)),
             loss_percent: if rng.bool() { rng.u32(0..15) } else { 0 },
             latency_ms_max: [5, 50, 500][rng.usize(0..3)],
             disk_ms_max: [2, 20, 300][rng.usize(0..3)],
@@ -73,6 +81,10 @@ impl Options {
             restores: rng.u32(0..4) == 0,
             prunes: rng.u32(0..3) > 0,
             ahead_ms: if rng.u32(0..4) == 0 { rng.u64(300..20_000) } else { 0 },
+            late_ms: if rng.bool() { rng.u64(1000..40_000) } else { 0 },
+            flips_permille: if rng.bool() { 20 } else { 0 },
+            clocks_jump: rng.bool(),
+            forget_mark: false,
             config,
         }
     }

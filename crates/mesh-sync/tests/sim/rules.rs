@@ -52,7 +52,7 @@ impl Rules {
                     return Err(("a replica is closed under parents", format!("{parent} of {}", entry.id())));
                 }
             }
-            if !self.all.contains_key(&entry.id()) {
+            if self.all.get(&entry.id()) != Some(entry) {
                 return Err(("nothing is stored that nobody signed", entry.id().to_string()));
             }
         }

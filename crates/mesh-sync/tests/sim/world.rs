@@ -58,6 +58,7 @@ pub(crate) struct Report {
     pub(crate) cuts: u64,
     pub(crate) comparisons: u64,
     pub(crate) deferred: u64,
+    pub(crate) flips: u64,
     pub(crate) equivocations: u64,
     pub(crate) healed_ms_max: u64,
 }
@@ -72,6 +73,7 @@ impl Report {
         self.cuts += other.cuts;
         self.comparisons += other.comparisons;
         self.deferred += other.deferred;
+        self.flips += other.flips;
         self.equivocations += other.equivocations;
         self.healed_ms_max = self.healed_ms_max.max(other.healed_ms_max);
     }
@@ -87,7 +89,12 @@ pub(crate) fn run(options: &Options) -> Result<Report, Violation> {
 pub(crate) fn run_planted(options: &Options, plant: Plant<'_>) -> Result<Report, Violation> {
     let mut world = World::new(options, plant);
     for node in 0..options.nodes {
-        world.start(node);
+        if node > 0 && options.late_ms > 0 && world.rng.bool() {
+            // It is new, and the others have something already.
+            world.push_in(1, options.late_ms, Event::Restart { node });
+        } else {
+            world.start(node);
+        }
     }
     for a in 0..options.nodes {
         for b in a + 1..options.nodes {
@@ -260,6 +267,9 @@ impl<'o> World<'o> {
     }
 
     fn start(&mut self, node: usize) {
+        if self.options.clocks_jump && self.nodes[node].run > 0 && self.rng.u32(0..3) == 0 {
+            self.nodes[node].skew_ms -= self.rng.i64(0..3000);
+        }
         let now = self.now_of(node);
         let store = Store::new(self.nodes[node].disk.clone()).expect("the disk is intact");
         self.nodes[node].run += 1;
@@ -288,7 +298,7 @@ impl<'o> World<'o> {
             let (submitted, looked) = (BTreeMap::new(), BTreeMap::new());
             parts.push(Part { store, replica, author, timer: None, submitted, looked });
         }
-        let mark = parts[0].store.metadata(MARK).expect("reads");
+        let mark = parts[0].store.metadata(MARK).expect("reads").filter(|_| !self.options.forget_mark);
         let mark = mark.map(|mark| Hlc::from_bits(u64::from_be_bytes(mark.try_into().expect("ours"))));
         self.nodes[node].clock = HlcClock::new(mark, Duration::from_secs(60));
         self.nodes[node].parts = parts;
@@ -547,7 +557,22 @@ impl<'o> World<'o> {
             let text: String = format!("{message:?}").chars().take(200).collect();
             println!("{:>8} ms, set {at}: n{from} to n{to}: {text}", self.now.since(shown).as_millis());
         }
+        let message = self.flip(message);
         self.push(arrives, Event::Arrives { from, to, epoch, dataset: at, bytes: message.encode() });
+    }
+
+    /// Flips a bit of an entry, as a peer would that is broken.
+    fn flip(&mut self, mut message: Message) -> Message {
+        let Message::Entries { entries, .. } = &mut message else { return message };
+        if self.faulty && !entries.is_empty() && self.rng.u32(0..1000) < self.options.flips_permille {
+            let which = self.rng.usize(0..entries.len());
+            let mut body = entries[which].1.to_vec();
+            let at = self.rng.usize(0..body.len());
+            body[at] ^= 1 << self.rng.u32(0..8);
+            entries[which].1 = body.into();
+            self.report.flips += 1;
+        }
+        message
     }
 
     fn look_at_event(&mut self, node: usize, at: usize, event: SyncEvent) -> Result<(), Violation> {
@@ -731,7 +756,9 @@ impl<'o> World<'o> {
         let limit = ScanLimit { entries: usize::MAX, bytes: usize::MAX };
         let all = part.store.scan(std::ops::Bound::Unbounded, limit).expect("reads");
         let mut documents = Documents::new();
-        all.iter().for_each(|stored| drop(documents.apply(&stored.entry)));
+        all.iter().for_each(|stored| {
+            let _ = documents.apply(&stored.entry);
+        });
         let retention = part.replica.retention(now.wall);
         let authors = part.store.vector(None, 100).expect("reads");
         let spent = authors.iter().filter_map(|(author, _)| {
@@ -753,9 +780,9 @@ impl<'o> World<'o> {
         self.push_in(1, self.options.fault_every_ms * 2, Event::Fault);
         let node = self.rng.usize(0..self.options.nodes);
         match self.rng.u32(0..10) {
-            0..=3 => self.cut_off(node),
-            4..=7 => self.crash(node, false),
-            8 => self.crash(node, self.options.restores),
+            0..=2 => self.cut_off(node),
+            3..=5 => self.crash(node, false),
+            6..=7 => self.crash(node, self.options.restores),
             _ => self.copy(node),
         }
         Ok(())
@@ -822,7 +849,8 @@ impl<'o> World<'o> {
                 continue;
             }
             let from = ours.looked.get(&peer).copied().unwrap_or(0);
-            let listed = theirs.store.arrivals(Arrival(from + 1), usize::MAX).expect("reads");
+            let new = usize::try_from(cursor.sequence.saturating_sub(from)).expect("few");
+            let listed = theirs.store.arrivals(Arrival(from + 1), new).expect("reads");
             for one in listed.iter().filter(|one| one.arrival.0 <= cursor.sequence) {
                 let entry = &self.rules[at].all[&one.item.id];
                 let ahead = self.nodes[node].deferred.contains(&entry.id());
