@@ -58,6 +58,7 @@ pub(super) struct Give {
     pub(super) stalled: bool,
     /// Where our arrivals stood when the difference was found, and whether all of it was stored so far.
     caught: Option<(Cursor, bool)>,
+    fresh_until: Instant,
 }
 
 impl Give {
@@ -74,9 +75,12 @@ impl Give {
             && !self.reading
     }
 
-    /// Whether it is getting what a comparison has found.
-    pub(super) fn has_plan(&self) -> bool {
-        !self.items.is_empty() || !self.stretches.is_empty()
+    /// Whether it is getting what a comparison has found, or has just got it. Another comparison would find the same.
+    ///
+    /// What is unacknowledged counts for a time only, so that other traffic doesn't put off comparisons for ever.
+    pub(super) fn has_plan(&self, now: Instant) -> bool {
+        let is_fresh = self.caught.is_some() && now < self.fresh_until;
+        is_fresh || !self.items.is_empty() || !self.stretches.is_empty()
     }
 
     pub(super) fn room(&self, max: usize) -> usize {
@@ -88,7 +92,14 @@ impl Give {
     }
 
     /// Gives what a comparison has found.
-    pub(super) fn plan(&mut self, give: Vec<Item>, bulk: Vec<Bulk>, caught: Option<Cursor>) {
+    pub(super) fn plan(
+        &mut self,
+        fresh_until: Instant,
+        give: Vec<Item>,
+        bulk: Vec<Bulk>,
+        caught: Option<Cursor>,
+    ) {
+        self.fresh_until = fresh_until;
         self.items = give.into();
         let stretch =
             |bulk: Bulk| Stretch { from: Bound::Included(bulk.from), until: bulk.until, except: bulk.except };

@@ -100,12 +100,22 @@ impl Retention {
         entries: impl IntoIterator<Item = &'e Entry>,
         mut is_last_write: impl FnMut(&Entry) -> bool,
     ) -> Option<AuthorSequence> {
-        let spent = |entry: &&Entry| {
+        let mut spent = |entry: &Entry| {
             let age = self.now.0.saturating_sub(entry.hlc().wall().0);
             let old = Duration::from_millis(age) >= self.tombstones;
             !is_last_write(entry) || (entry.kind() == Kind::Delete && old)
         };
-        entries.into_iter().take_while(spent).last().map(Entry::sequence)
+        // An author may have given one number to several entries: they go together or not at all.
+        let (mut below, mut current) = (None, None);
+        for entry in entries {
+            if current != Some(entry.sequence()) {
+                (below, current) = (current, Some(entry.sequence()));
+            }
+            if !spent(entry) {
+                return below;
+            }
+        }
+        current
     }
 }
 

@@ -123,7 +123,7 @@ impl Replica {
         let now = self.now.at;
         let Some(sender) = self.peers.get(peer) else { return };
         let settle = &sender.settle;
-        if settle.running.is_some() || sender.give.has_plan() || now < settle.not_before {
+        if settle.running.is_some() || sender.give.has_plan(now) || now < settle.not_before {
             return;
         }
         // Of two that have never met, the one with the lower name begins at once.
@@ -190,6 +190,7 @@ impl Replica {
         let ours = self.index.root();
         let now = self.now.at;
         let backoff_max = self.config.reconcile_backoff_max;
+        let fresh_until = now + self.config.ack_timeout * 2;
         let Some(with) = self.peers.get_mut(peer) else { return };
         let Some(running) = with.settle.running.take() else { return };
         let at = running.at;
@@ -208,8 +209,8 @@ impl Replica {
         settle.differ_since = None;
         settle.differ_first = None;
         let event = SyncEvent::Reconciled { peer: peer.clone(), method, give: give.len(), need };
-        if !with.give.has_plan() {
-            with.give.plan(give, bulk, (!partial).then_some(at));
+        if !with.give.has_plan(now) {
+            with.give.plan(fresh_until, give, bulk, (!partial).then_some(at));
         }
         self.out.events.push_back(event);
     }
@@ -225,7 +226,7 @@ impl Replica {
             }
             let ours_goes_on = leads && with.settle.running.as_ref().is_some_and(|running| running.initiator);
             let is_known = with.settle.running.is_some();
-            if ours_goes_on || with.give.has_plan() || (!is_known && !self.has_session_room()) {
+            if ours_goes_on || with.give.has_plan(self.now.at) || (!is_known && !self.has_session_room()) {
                 self.send(peer, Message::Refuse(Refusal::Busy));
                 return;
             }

@@ -17,7 +17,11 @@ pub(crate) struct Rules {
     told: BTreeSet<EntryId>,
     /// What went with a disk that was replaced by an older copy, before anybody else had it.
     excused: BTreeSet<EntryId>,
-    /// How far prunes were ordered.
+    /// Prunes that were signed, whether or not they became durable.
+    pub(crate) prunes: BTreeMap<EntryId, Vec<(AuthorId, AuthorSequence)>>,
+    /// How far those go that became durable, as far as was told.
+    pub(crate) must: BTreeMap<AuthorId, AuthorSequence>,
+    /// How far prunes were signed.
     pub(crate) ordered: BTreeMap<AuthorId, AuthorSequence>,
 }
 
@@ -40,6 +44,10 @@ impl Rules {
                 return Err(("what a client is told is durable is on disk", id.to_string()));
             }
             self.told.insert(*id);
+            for (author, up_to) in self.prunes.get(id).into_iter().flatten() {
+                let must = self.must.entry(*author).or_default();
+                *must = (*must).max(*up_to);
+            }
         }
         Ok(())
     }
@@ -109,7 +117,9 @@ impl Rules {
         store.verify().map_err(|error| ("a store fits together", error.to_string()))?;
         let told: Vec<EntryId> = self.told.iter().copied().collect();
         for (id, held) in told.iter().zip(store.has(&told).expect("reads")) {
-            let pruned = self.may_be_absent(id);
+            let entry = &self.all[id];
+            let head = store.head(&entry.author()).expect("reads").unwrap_or_default();
+            let pruned = entry.sequence() <= head.pruned;
             if !held && !pruned && !self.excused.contains(id) {
                 return Err(("no acknowledged entry is lost", id.to_string()));
             }

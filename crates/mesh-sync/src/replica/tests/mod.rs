@@ -2,6 +2,8 @@
 
 mod bounds;
 mod loopback;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod retirement;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};

@@ -125,3 +125,15 @@ fn retention_keeps_last_writes_and_young_tombstones() {
     let old = Retention::new(WallTime(103), keep).watermark(entries, last);
     assert_eq!(old, Some(AuthorSequence(3)));
 }
+
+#[test]
+fn retention_keeps_a_twin_of_what_is_spent() {
+    let notes = Collection::new("notes").expect("valid");
+    let sign = |draft, at| author(1).sign(draft, Hlc::from_wall(WallTime(at))).expect("signs");
+    let twins = [sign(Draft::put(&notes, "a", "1"), 1), sign(Draft::put(&notes, "b", "1"), 2)];
+    let entries = [&twins[0], &twins[1]].map(|entry| &**entry);
+    let retention = Retention::new(WallTime(50), Duration::ZERO);
+    let last = |entry: &crate::entry::Entry| entry.key() == b"b";
+    assert_eq!(retention.watermark(entries, last), None);
+    assert_eq!(retention.watermark(entries, |_| false), Some(AuthorSequence(1)));
+}
