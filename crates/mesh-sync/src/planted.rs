@@ -29,13 +29,11 @@ pub enum PlantedBug {
     ForgetPruneAtRestart,
     /// Entries that were not acknowledged are not sent again, and count as given (`replica/give.rs`).
     NeverResend,
-    /// Due entries that had to wait are forgotten, and the comparison leaves them out (`replica/follow.rs`).
-    ForgetDeferred,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::AcknowledgeBeforeCommit,
         Self::CursorEarly,
         Self::PruneUnconfirmed,
@@ -46,7 +44,6 @@ impl PlantedBug {
         Self::IgnorePrune,
         Self::ForgetPruneAtRestart,
         Self::NeverResend,
-        Self::ForgetDeferred,
     ];
 }
 

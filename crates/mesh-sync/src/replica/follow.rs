@@ -195,9 +195,6 @@ impl Replica {
 
     /// Entries whose time has come are wanted of anybody; who lacks them says so.
     pub(super) fn want_due(&mut self) {
-        if self.planted.has(PlantedBug::ForgetDeferred) {
-            return;
-        }
         let due = self.admission.due(self.now.wall);
         if due.is_empty() {
             return;
