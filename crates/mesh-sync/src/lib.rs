@@ -10,8 +10,14 @@ pub mod entry;
 pub mod handshake;
 mod id;
 pub mod lanes;
+#[cfg_attr(
+    not(feature = "planted-bugs"),
+    allow(dead_code, unreachable_pub, reason = "without the feature there is nothing to plant")
+)]
+mod planted;
 pub mod queue;
 pub mod reconcile;
+pub mod replica;
 pub mod state;
 pub mod store;
 #[cfg(feature = "testing")]
@@ -19,3 +25,5 @@ pub mod testing;
 pub mod ticket;
 
 pub use self::id::{EntryId, Item};
+#[cfg(feature = "planted-bugs")]
+pub use self::planted::{PlantedBug, hash_without_payload};

@@ -155,6 +155,11 @@ impl Admission {
         self.waiting.first_key_value().map(|(item, _)| self.until(item.hlc))
     }
 
+    /// Those that wait, in the order in which their time comes.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item> {
+        self.waiting.keys()
+    }
+
     /// How many wait.
     pub fn deferred(&self) -> usize {
         self.waiting.len()

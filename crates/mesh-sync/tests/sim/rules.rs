@@ -1,0 +1,132 @@
+//! What must hold, as seen from outside: by what clients were told, and by what is on the disks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_sync::{
+    EntryId,
+    entry::{AuthorId, AuthorSequence, Entry, Kind, Verified},
+    store::EntryStore,
+};
+
+/// What is known of one dataset, over all nodes and runs.
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// Everything that was ever signed.
+    pub(crate) all: BTreeMap<EntryId, Verified>,
+    /// What clients were told is durable.
+    told: BTreeSet<EntryId>,
+    /// What went with a disk that was replaced by an older copy, before anybody else had it.
+    excused: BTreeSet<EntryId>,
+    /// Prunes that were signed, whether or not they became durable.
+    pub(crate) prunes: BTreeMap<EntryId, Vec<(AuthorId, AuthorSequence)>>,
+    /// How far those go that became durable, as far as was told.
+    pub(crate) must: BTreeMap<AuthorId, AuthorSequence>,
+    /// How far prunes were signed.
+    pub(crate) ordered: BTreeMap<AuthorId, AuthorSequence>,
+}
+
+pub(crate) type Broken = (&'static str, String);
+
+impl Rules {
+    pub(crate) fn is_pruned(&self, entry: &Entry) -> bool {
+        self.ordered.get(&entry.author()).is_some_and(|up_to| entry.sequence() <= *up_to)
+    }
+
+    fn may_be_absent(&self, id: &EntryId) -> bool {
+        self.all.get(id).is_some_and(|entry| self.is_pruned(entry))
+    }
+
+    /// A client was told that these are durable here.
+    pub(crate) fn on_told(&mut self, store: &dyn EntryStore, ids: &[EntryId]) -> Result<(), Broken> {
+        let held = store.has(ids).expect("reads");
+        for (id, held) in ids.iter().zip(held) {
+            if !held && !self.may_be_absent(id) {
+                return Err(("what a client is told is durable is on disk", id.to_string()));
+            }
+            self.told.insert(*id);
+            for (author, up_to) in self.prunes.get(id).into_iter().flatten() {
+                let must = self.must.entry(*author).or_default();
+                *must = (*must).max(*up_to);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_committed(&self, store: &dyn EntryStore, entries: &[Verified]) -> Result<(), Broken> {
+        for entry in entries {
+            let parents: Vec<EntryId> = entry.parents().collect();
+            for (parent, held) in parents.iter().zip(store.has(&parents).expect("reads")) {
+                if !held && !self.may_be_absent(parent) {
+                    return Err(("a replica is closed under parents", format!("{parent} of {}", entry.id())));
+                }
+            }
+            if self.all.get(&entry.id()) != Some(entry) {
+                return Err(("nothing is stored that nobody signed", entry.id().to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A disk is about to be replaced: what nobody else has goes with it.
+    pub(crate) fn on_restore(&mut self, others: &[&dyn EntryStore]) {
+        for id in &self.told {
+            if !others.iter().any(|store| store.has(&[*id]).expect("reads")[0]) {
+                self.excused.insert(*id);
+            }
+        }
+    }
+
+    /// A prune is about to be ordered on one node; `held` tells how far each active node holds an author's entries.
+    pub(crate) fn on_prune(
+        &mut self,
+        watermarks: &[(AuthorId, AuthorSequence)],
+        held: impl Fn(&AuthorId) -> AuthorSequence,
+        young: impl Fn(&Entry) -> bool,
+        store: &dyn EntryStore,
+    ) -> Result<(), Broken> {
+        for (author, up_to) in watermarks {
+            if held(author) < *up_to {
+                let text = format!("{author} up to {up_to}, while an active node has {}", held(author));
+                return Err(("nothing is pruned that an active peer lacks", text));
+            }
+            let of_author = store.by_author(author, AuthorSequence::FIRST, usize::MAX).expect("reads");
+            for one in of_author.iter().filter(|one| one.sequence <= *up_to) {
+                let entry = &self.all[&one.item.id];
+                if entry.kind() == Kind::Delete && self.is_last_write(entry, store) && young(entry) {
+                    return Err(("a tombstone is kept for its time", entry.id().to_string()));
+                }
+            }
+            let ordered = self.ordered.entry(*author).or_default();
+            *ordered = (*ordered).max(*up_to);
+        }
+        Ok(())
+    }
+
+    fn is_last_write(&self, entry: &Entry, store: &dyn EntryStore) -> bool {
+        let same = |other: &&Verified| {
+            other.collection() == entry.collection()
+                && other.key() == entry.key()
+                && other.item() > entry.item()
+                && store.has(&[other.id()]).expect("reads")[0]
+        };
+        !self.all.values().any(|other| same(&other))
+    }
+
+    /// When all has healed.
+    pub(crate) fn at_the_end(&self, store: &dyn EntryStore) -> Result<(), Broken> {
+        store.verify().map_err(|error| ("a store fits together", error.to_string()))?;
+        let told: Vec<EntryId> = self.told.iter().copied().collect();
+        for (id, held) in told.iter().zip(store.has(&told).expect("reads")) {
+            let entry = &self.all[id];
+            let head = store.head(&entry.author()).expect("reads").unwrap_or_default();
+            let pruned = entry.sequence() <= head.pruned;
+            if !held && !pruned && !self.excused.contains(id) {
+                return Err(("no acknowledged entry is lost", id.to_string()));
+            }
+            if held && pruned {
+                return Err(("nothing that was pruned comes back", id.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
