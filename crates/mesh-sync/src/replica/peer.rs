@@ -73,6 +73,8 @@ impl Peer {
     pub(super) fn connect(&mut self, now: Instant, batch: u64) {
         self.connected = true;
         self.give.batch = batch;
+        // It may have come back with an older disk, and confirms anew.
+        self.confirmed.clear();
         self.heard = now;
         self.entries_at = Instant::ZERO;
     }

@@ -728,7 +728,7 @@ impl<'o> World<'o> {
         let held = |author: &AuthorId| {
             let held =
                 active.iter().map(|store| store.head(author).expect("reads").unwrap_or_default().contiguous);
-            held.min().unwrap_or_default()
+            held.min().unwrap_or(AuthorSequence(u64::MAX))
         };
         let keep = self.options.config.tombstone_retention;
         let young = |entry: &mesh_sync::entry::Entry| {
