@@ -14,6 +14,7 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let crates = [
         mesh_core::fuzz::TARGETS,
         mesh_gossip::fuzz::TARGETS,
+        mesh_sync::fuzz::TARGETS,
         mesh_transport::fuzz::TARGETS,
         mesh::fuzz::TARGETS,
         mesh_cli::fuzz::TARGETS,

@@ -7,6 +7,9 @@ pub mod compress;
 pub mod config;
 pub mod documents;
 pub mod entry;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handshake;
 mod id;
 pub mod lanes;
