@@ -23,4 +23,5 @@ mod stage;
 pub use fault::Fault;
 pub use figures::{Figures, load_average};
 pub use node::serve;
+pub use settle::NotWhole;
 pub use stage::{Trial, Tried};

@@ -24,6 +24,11 @@ pub(super) struct Roles {
     pub(super) holder: String,
 }
 
+/// A cluster that does not become whole after its faults are over: what is missing, and what its nodes say.
+#[derive(Debug, thiserror::Error)]
+#[error("what is missing: {0}")]
+pub struct NotWhole(String);
+
 /// Waits until three vote, all of them hold what is committed, and all candidates campaign.
 pub(super) fn settled(cluster: &Cluster) -> Result<Roles> {
     let mut goal = 0;
@@ -38,7 +43,7 @@ pub(super) fn settled(cluster: &Cluster) -> Result<Roles> {
             }
         })
     });
-    whole.with_context(|| format!("what is missing: {last}; the board shows\n{}", *cluster.board().look()))
+    whole.with_context(|| NotWhole(format!("{last}; the board shows\n{}", *cluster.board().look())))
 }
 
 /// One look. `goal` is the newest revision at the first look that found all voters in agreement.

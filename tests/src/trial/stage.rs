@@ -147,6 +147,17 @@ impl Trial {
         Ok(Tried { figures, violations, artifacts, stop: SystemClock.now().since(began) })
     }
 
+    /// Ends a trial whose cluster was broken on purpose, and drops what is left of it.
+    ///
+    /// # Errors
+    ///
+    /// Its files can't be removed.
+    pub fn abandon(self) -> Result<()> {
+        let folder = self.cluster.folder().to_owned();
+        drop(self);
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    }
+
     /// What earlier rounds had acknowledged, and is not there any more.
     fn lost(&mut self) -> Result<Vec<String>> {
         let client = self.clients.first().context("there are no clients")?;
