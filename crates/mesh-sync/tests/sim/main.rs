@@ -36,7 +36,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn many_seeds_keep_every_rule() {
-    let (from, count) = (number("SYNC_FROM", 0), number("SYNC_SEEDS", 10));
+    let (from, count) = (number("SYNC_FROM", 0), number("SYNC_SEEDS", 24));
     let (failed, sum) = run_seeds(from, count);
     println!("{count} seeds: {sum:?}");
     assert!(failed.is_empty(), "seeds {:?}", failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>());
