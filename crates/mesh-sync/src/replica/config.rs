@@ -1,4 +1,4 @@
-//! Settings of the `[sync]` section that replicas take.
+//! Settings of one replica: those that people choose (`crate::config`) and those that only tests change.
 
 use std::time::Duration;
 
@@ -10,40 +10,28 @@ use crate::entry::{AdmissionConfig, ENTRY_BYTES_MAX};
 ///
 /// ```
 /// use mesh_core::Settings;
-/// use mesh_sync::replica::SyncConfig;
-/// let config = SyncConfig { batch_entries_max: 0, ..SyncConfig::default() };
+/// use mesh_sync::replica::ReplicaConfig;
+/// let config = ReplicaConfig { batch_entries_max: 0, ..ReplicaConfig::default() };
 /// let problems = config.validate().unwrap_err();
-/// assert!(problems[0].to_string().contains("sync.batch_entries_max (0)"));
+/// assert!(problems[0].to_string().contains("replica.batch_entries_max (0)"));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields, default)
-)]
-pub struct SyncConfig {
+pub struct ReplicaConfig {
     /// Time between two heartbeats to a peer. Default: 1s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub heartbeat_interval: Duration,
     /// How long roots may differ, with nothing under way, until the sets are compared. Default: 2s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub reconcile_after: Duration,
     /// How long roots may differ while entries come and go, until the sets are compared all the same. Default: 30s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub reconcile_at_latest: Duration,
     /// Longest pause between two comparisons that brought nothing. Default: 1m.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub reconcile_backoff_max: Duration,
     /// Time between two comparisons under a fresh key with a peer whose root is equal. Default: 1h.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub audit_interval: Duration,
     /// How long a comparison may go on without a message from the peer. Default: 5s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub session_timeout: Duration,
     /// Comparisons at once; further ones wait. Default: 4.
     pub sessions_max: usize,
     /// How long an entry that a peer was asked for may take, until another one is asked. Default: 2s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub want_timeout: Duration,
     /// How often an entry is asked for, until it is left to the next comparison. Default: 6.
     pub want_attempts_max: u32,
@@ -52,7 +40,6 @@ pub struct SyncConfig {
     /// Entries wanted in all; what is beyond is learned of again later. Default: 65536.
     pub wants_max: usize,
     /// How long a peer may take to acknowledge entries, until they are sent again. Default: 5s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub ack_timeout: Duration,
     /// How often entries are sent again, until the peer counts as stalled. Default: 5.
     pub resends_max: u32,
@@ -75,23 +62,18 @@ pub struct SyncConfig {
     /// Bytes of entries that wait for their parents. Default: 16 MiB.
     pub orphan_bytes_max: usize,
     /// How long an entry waits for its parents. Default: 30s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub orphan_timeout: Duration,
     /// Time between two looks at what is held of each author, to confirm it to peers. Default: 10s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub confirm_interval: Duration,
     /// Authors whose entries one peer can confirm; further ones count as unconfirmed. Default: 65536.
     pub confirmed_authors_max: usize,
     /// A peer that is behind for so long is named. Default: 30s.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub lag_limit: Duration,
     /// How long a tombstone is kept at least. Default: 30 days.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub tombstone_retention: Duration,
     /// Arrivals between two checkpoints of the sketch. Default: 16384.
     pub checkpoint_arrivals: u64,
     /// How far ahead a timestamp may be. Default: 250ms.
-    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub max_drift: Duration,
     /// Entries from the future of one author that are remembered. Default: 1024.
     pub deferred_per_author_max: usize,
@@ -99,7 +81,7 @@ pub struct SyncConfig {
     pub deferred_max: usize,
 }
 
-impl Default for SyncConfig {
+impl Default for ReplicaConfig {
     fn default() -> Self {
         const S: fn(u64) -> Duration = Duration::from_secs;
         let admission = AdmissionConfig::default();
@@ -139,7 +121,7 @@ impl Default for SyncConfig {
     }
 }
 
-impl SyncConfig {
+impl ReplicaConfig {
     pub(super) fn admission(&self) -> AdmissionConfig {
         AdmissionConfig {
             max_drift: self.max_drift,
@@ -150,12 +132,12 @@ impl SyncConfig {
     }
 }
 
-impl Settings for SyncConfig {
+impl Settings for ReplicaConfig {
     fn problems(&self) -> Vec<SettingError> {
         let mut problems = Vec::new();
         let mut rule = |broken: bool, name: &str, value: String, rule: String| {
             if broken {
-                problems.push(SettingError::new(format!("sync.{name}"), value, rule));
+                problems.push(SettingError::new(format!("replica.{name}"), value, rule));
             }
         };
         const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -211,7 +193,7 @@ impl Settings for SyncConfig {
             "window_bytes",
             self.window_bytes.to_string(),
             format!(
-                "must not be more than sync.intake_bytes_per_peer_max ({}), or peers like this one refuse what it sends",
+                "must not be more than replica.intake_bytes_per_peer_max ({}), or peers like this one refuse what it sends",
                 self.intake_bytes_per_peer_max
             ),
         );
@@ -225,20 +207,20 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid() {
-        assert_eq!(SyncConfig::default().problems(), []);
+        assert_eq!(ReplicaConfig::default().problems(), []);
     }
 
     #[test]
     fn a_broken_setting_names_itself_its_value_and_the_limit() {
-        let config = SyncConfig {
+        let config = ReplicaConfig {
             want_timeout: Duration::from_millis(1),
             window_bytes: 16 << 20,
-            ..SyncConfig::default()
+            ..ReplicaConfig::default()
         };
         let texts: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
         for part in [
-            "sync.want_timeout (1ms) must be between 50ms",
-            "sync.window_bytes (16777216) must not be more than sync.intake_bytes_per_peer_max (8388608)",
+            "replica.want_timeout (1ms) must be between 50ms",
+            "replica.window_bytes (16777216) must not be more than replica.intake_bytes_per_peer_max (8388608)",
         ] {
             assert!(texts.iter().any(|text| text.contains(part)), "{part} is not in {texts:?}");
         }

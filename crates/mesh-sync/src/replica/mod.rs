@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mesh_core::{Instant, NodeId, Validated, WallTime};
 
 pub use self::{
-    config::SyncConfig,
+    config::ReplicaConfig,
     event::{PeerStatus, SubmissionId, SyncEvent, Transmit},
     intake::SubmitError,
     job::{Done, Job, JobId, Work},
@@ -69,7 +69,7 @@ pub struct ReplicaOptions {
     /// This node.
     pub local: NodeId,
     /// Settings.
-    pub config: Validated<SyncConfig>,
+    pub config: Validated<ReplicaConfig>,
     /// Whose prunes are obeyed. The same on all replicas.
     pub pruners: BTreeSet<AuthorId>,
     /// 32 secret random bytes, drawn anew at each start: the keys of comparisons come from them.
@@ -106,7 +106,7 @@ struct Out {
 /// clogged may drop messages to it: what it must not do is to keep them without bound.
 pub struct Replica {
     local: NodeId,
-    config: Validated<SyncConfig>,
+    config: Validated<ReplicaConfig>,
     pruners: BTreeSet<AuthorId>,
     dataset: DatasetId,
     index: Index,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_sync::replica::SyncConfig;
+use mesh_sync::replica::ReplicaConfig;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topology {
@@ -38,21 +38,21 @@ pub(crate) struct Options {
     pub(crate) forget_mark: bool,
     /// One node's clock is so far ahead.
     pub(crate) ahead_ms: u64,
-    pub(crate) config: SyncConfig,
+    pub(crate) config: ReplicaConfig,
 }
 
 impl Options {
     pub(crate) fn pick(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
         let retention = Duration::from_secs(rng.u64(5..30));
-        let mut config = SyncConfig {
+        let mut config = ReplicaConfig {
             tombstone_retention: retention,
             confirm_interval: Duration::from_secs(rng.u64(1..6)),
             audit_interval: Duration::from_secs(rng.u64(10..60)),
             lag_limit: Duration::from_secs(10),
             reconcile_backoff_max: Duration::from_secs(10),
             orphan_timeout: Duration::from_secs(10),
-            ..SyncConfig::default()
+            ..ReplicaConfig::default()
         };
         if rng.bool() {
             // Everything happens at its limit.

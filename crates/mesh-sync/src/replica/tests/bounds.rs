@@ -21,7 +21,7 @@ fn a_peer_that_never_answers_delays_nobody() {
 
 #[test]
 fn a_flood_of_entries_is_turned_away_with_a_verdict() {
-    let config = SyncConfig { intake_bytes_per_peer_max: 2 << 20, ..SyncConfig::default() };
+    let config = ReplicaConfig { intake_bytes_per_peer_max: 2 << 20, ..ReplicaConfig::default() };
     let mut pair = Loop::with(2, config);
     pair.connect(0, 1);
     let now = pair.now;
@@ -72,7 +72,7 @@ fn children_that_come_first_wait_for_their_parents() {
     pair.submit(0, entries.clone());
     pair.connect(0, 1);
     pair.nodes[1].replica.handle_disconnected(pair.now, &name(0));
-    pair.restart(1, SyncConfig::default());
+    pair.restart(1, ReplicaConfig::default());
     let mut fresh = Loop::new(2);
     fresh.nodes.swap(0, 1);
     pair.nodes[1] = fresh.nodes.swap_remove(0);

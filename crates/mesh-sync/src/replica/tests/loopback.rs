@@ -120,7 +120,7 @@ fn a_restart_goes_on_from_the_durable_cursor() {
     let mut one = author(1);
     pair.submit(0, chain(&mut one, 500, EPOCH));
     pair.seconds(5);
-    pair.restart(1, SyncConfig::default());
+    pair.restart(1, ReplicaConfig::default());
     pair.submit(0, chain(&mut one, 50, EPOCH));
     pair.connect(0, 1);
     pair.seconds(4);
@@ -144,7 +144,7 @@ fn an_entry_from_the_future_is_stored_when_its_time_comes() {
 
 #[test]
 fn equal_roots_are_audited_now_and_then() {
-    let config = SyncConfig { audit_interval: Duration::from_secs(10), ..SyncConfig::default() };
+    let config = ReplicaConfig { audit_interval: Duration::from_secs(10), ..ReplicaConfig::default() };
     let mut pair = Loop::with(2, config);
     pair.connect(0, 1);
     pair.submit(0, chain(&mut author(1), 100, EPOCH));

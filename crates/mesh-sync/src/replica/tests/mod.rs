@@ -56,10 +56,10 @@ pub(super) const EPOCH: u64 = 1_000_000_000;
 
 impl Loop {
     pub(super) fn new(count: usize) -> Self {
-        Self::with(count, SyncConfig::default())
+        Self::with(count, ReplicaConfig::default())
     }
 
-    pub(super) fn with(count: usize, config: SyncConfig) -> Self {
+    pub(super) fn with(count: usize, config: ReplicaConfig) -> Self {
         let now = Now { at: Instant::ZERO, wall: WallTime(EPOCH) };
         let nodes = (0..count).map(|at| {
             let creation = Creation::new(&dataset(), StoreIncarnation(7000 + at as u64));
@@ -149,7 +149,7 @@ impl Loop {
         })
     }
 
-    pub(super) fn restart(&mut self, at: usize, config: SyncConfig) {
+    pub(super) fn restart(&mut self, at: usize, config: ReplicaConfig) {
         for other in 0..self.nodes.len() {
             self.nodes[other].replica.handle_disconnected(self.now, &name(at));
         }
@@ -159,7 +159,7 @@ impl Loop {
     }
 }
 
-fn open(store: &Arc<dyn EntryStore>, at: usize, now: Now, config: SyncConfig) -> Replica {
+fn open(store: &Arc<dyn EntryStore>, at: usize, now: Now, config: ReplicaConfig) -> Replica {
     let opened = Opened::read(&**store, EpochKey::derive("notes", 0)).expect("reads");
     let options = ReplicaOptions {
         local: name(at),

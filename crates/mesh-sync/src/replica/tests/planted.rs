@@ -43,7 +43,7 @@ fn left_after_a_stop(bug: Option<PlantedBug>) -> u64 {
     pair.nodes[0].replica.submit(now, vec![entry]).expect("room");
     let job = pair.nodes[0].replica.poll_job().expect("a commit");
     job.work.perform(&*pair.nodes[0].store).expect("commits");
-    pair.restart(0, SyncConfig::default());
+    pair.restart(0, ReplicaConfig::default());
     bug.into_iter().for_each(|bug| pair.nodes[0].replica.plant(bug));
     pair.seconds(2);
     pair.nodes[0].replica.root().count

@@ -86,7 +86,7 @@ fn an_order_to_prune_survives_a_stop_in_between() {
     let job = pair.nodes[0].replica.poll_job().expect("a commit");
     job.work.perform(&*pair.nodes[0].store).expect("commits");
     assert_eq!(pair.nodes[0].store.summary().count, 21);
-    pair.restart(0, SyncConfig::default());
+    pair.restart(0, ReplicaConfig::default());
     pair.seconds(2);
     assert_eq!(pair.nodes[0].replica.root().count, 11);
 }
