@@ -35,13 +35,9 @@ fn caught(name: &str, seeds: u64, planted: impl Fn() -> Planted) {
 /// Seeds within which each is caught; some need a pause, a loss and a handover to meet.
 const SEEDS: u64 = 300;
 
-/// The others are caught by the stories of the state: retries that apply twice, and an expiry that does not
-/// look at renewals, need messages to meet that rarely do here.
 #[test]
 fn bugs_of_the_state_are_caught() {
-    for bug in
-        [StateBug::SkipFence, StateBug::GrantTwice, StateBug::ReuseToken, StateBug::LeaveRecordsOfSessions]
-    {
+    for bug in StateBug::ALL {
         let plant = move |state: &mut State| state.plant(bug);
         caught(&format!("{bug:?}"), SEEDS, || Planted { state: Some(Box::new(plant)), ..Planted::default() });
     }
@@ -49,7 +45,7 @@ fn bugs_of_the_state_are_caught() {
 
 #[test]
 fn bugs_of_the_log_are_caught() {
-    for bug in [StoreBug::ForgetRenewals, StoreBug::HalveTtl] {
+    for bug in StoreBug::ALL {
         caught(&format!("{bug:?}"), SEEDS, || Planted { store: Some(bug), ..Planted::default() });
     }
 }

@@ -67,6 +67,11 @@ pub enum ElectionFaultKind {
     Compact,
     /// The store is replaced by a snapshot of its own from the beginning of this fault.
     Restore,
+    /// The voter that leads is killed with the next renewal of a node that no other voter has yet, and the node loses
+    /// the store in the same moment.
+    LoseRenewal(usize),
+    /// Renewals of a node are under way until just before its session is to expire, or until the end.
+    LateRenewal(usize),
 }
 
 impl ElectionOptions {
@@ -113,7 +118,28 @@ impl ElectionOptions {
             let for_ms = rng.u64(10..8000);
             options.faults.push(ElectionFault { at_ms: rng.u64(0..faulty_ms), for_ms, kind });
         }
+        options.pick_renewal_faults();
         options
+    }
+
+    /// Faults that aim at a renewal: chance alone would hardly ever meet one. Their choice has a generator of its
+    /// own, so that it leaves the others as they are.
+    fn pick_renewal_faults(&mut self) {
+        let mut rng = fastrand::Rng::with_seed(self.seed ^ 0x0072_656e_6577_616c);
+        if rng.u8(0..3) > 0 {
+            return;
+        }
+        for _ in 0..rng.usize(1..=3) {
+            let node = rng.usize(0..self.nodes);
+            let kind = if rng.bool() {
+                ElectionFaultKind::LoseRenewal(node)
+            } else {
+                ElectionFaultKind::LateRenewal(node)
+            };
+            // Long enough that a session can run out meanwhile.
+            let for_ms = self.ttl_ms + rng.u64(500..4000);
+            self.faults.push(ElectionFault { at_ms: rng.u64(0..self.faulty_ms), for_ms, kind });
+        }
     }
 }
 

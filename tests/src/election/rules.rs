@@ -1,8 +1,14 @@
 //! What must hold in every run.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use mesh_core::{FencingToken, Instant, NodeId};
+use mesh_core::{
+    FencingToken, Instant, NodeId,
+    store::{IdempotencyKey, Session, SessionId},
+};
 
 use crate::Violation;
 
@@ -21,6 +27,10 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     scopes: Vec<Seen>,
+    /// Until when a session lives at least, by what its owner was told.
+    promised: BTreeMap<SessionId, Instant>,
+    /// Writes that may come twice, and that took effect.
+    applied: BTreeSet<IdempotencyKey>,
     /// Before this, two nodes may both take themselves for the holder: the store was restored, which no
     /// holder can know. Their writes are told apart by their tokens.
     pub(super) excused_until: Instant,
@@ -131,8 +141,36 @@ impl Rules {
         Ok(())
     }
 
+    /// The owner of a session is told that it lives, by an entry that the log took in at that time.
+    pub(super) fn promised(&mut self, session: &Session, appended: Instant) {
+        let until = self.promised.entry(session.id).or_default();
+        *until = (*until).max(appended + session.ttl);
+    }
+
+    /// Sessions ended because their time had run out.
+    pub(super) fn expired(&mut self, now: Instant, sessions: &[SessionId]) -> Result<(), Violation> {
+        for session in sessions {
+            if let Some(until) = self.promised.remove(session).filter(|until| now < *until) {
+                let detail = format!("session {session} ends {:?} too early", until.since(now));
+                return Err(broken(now, "a session lives as long as its owner was told", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// A write that may come twice took effect.
+    pub(super) fn applied(&mut self, now: Instant, key: IdempotencyKey) -> Result<(), Violation> {
+        if self.applied.insert(key) {
+            return Ok(());
+        }
+        let detail = format!("sequence {} of session {}", key.sequence, key.session);
+        Err(broken(now, "a write that comes twice takes effect once", detail))
+    }
+
     /// A restore happened; holders may be wrong about themselves for so long.
     pub(super) fn restored(&mut self, now: Instant, ttl: Duration) {
         self.excused_until = now + ttl + ttl / 100;
+        self.promised.clear();
+        self.applied.clear();
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use mesh_core::{
     FencingToken, Instant, NodeId, Revision,
     store::{
-        Applied, Fresh, Grant, Key, Page, Prefix, SessionError, SessionId, StoreError, Txn, TxnError,
-        WatchEvent,
+        Applied, Fresh, Grant, IdempotencyKey, Key, Page, Prefix, SessionError, SessionId, StoreError, Txn,
+        TxnError, WatchEvent,
     },
 };
 use mesh_leader::{Answer, Request, RequestId, WatchId};
@@ -55,8 +55,10 @@ pub(super) enum Purpose {
     Call(Caller),
     /// Renewals of several cores.
     Renewals(Vec<(SessionId, Caller)>),
-    /// A write that a leader made under its token.
-    Guarded { node: usize, scope: usize, token: FencingToken },
+    /// A write that a leader made under its token; with a key, it may come a second time.
+    Guarded { node: usize, scope: usize, token: FencingToken, key: Option<IdempotencyKey> },
+    /// A session for the writes of a node's program.
+    Program { node: usize },
     /// The store's own.
     Own,
 }
@@ -102,6 +104,8 @@ pub(super) struct Committed {
     pub(super) changes: Vec<Revised>,
     /// What it granted, and to whom.
     pub(super) granted: Vec<(Key, FencingToken, NodeId)>,
+    /// When the leader took it in, on the clock of the run.
+    pub(super) appended: Instant,
 }
 
 /// The log and its state.
@@ -154,6 +158,11 @@ impl SimStore {
         true
     }
 
+    /// Whether a renewal of a node waits for the next entry.
+    pub(super) fn has_renewal_of(&self, node: usize) -> bool {
+        self.renewals.iter().any(|(_, caller)| caller.node == node)
+    }
+
     pub(super) fn queue_renewal(&mut self, session: SessionId, caller: Caller) {
         self.renewals.push((session, caller));
     }
@@ -189,7 +198,7 @@ impl SimStore {
         let reply = self.state.apply(&command);
         self.observe(now, entry.appended, &command, &reply);
         let (granted, changes) = (self.granted(&reply), self.state.take_changes());
-        Some(Committed { purpose: entry.purpose, reply, changes, granted })
+        Some(Committed { purpose: entry.purpose, reply, changes, granted, appended: entry.appended })
     }
 
     /// The grants of a reply that stand now; a replayed outcome may name some that do not any more.
