@@ -20,6 +20,8 @@ mod counters;
 mod deadlines;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "rpc")]
+mod gather;
 #[cfg(feature = "tokio")]
 mod hub;
 mod leader_hint;

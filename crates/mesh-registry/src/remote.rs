@@ -9,6 +9,7 @@ mod config;
 mod naming;
 mod peers;
 mod quorum;
+mod together;
 mod transfer;
 mod watch;
 
@@ -44,6 +45,7 @@ use call::{Answer, Call, Caller};
 use naming::{Name, Naming, Next};
 use peers::{Peers, Whom};
 use quorum::Readers;
+use together::Together;
 
 /// Sessions whose time to live is kept, to know how much time a renewal has.
 const TTLS_MAX: usize = 65_536;
@@ -82,6 +84,7 @@ struct Shared {
     counters: Arc<RemoteCounters>,
     ttls: Mutex<BTreeMap<SessionId, Duration>>,
     readers: Readers,
+    together: Together,
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -100,6 +103,7 @@ impl RemoteStore {
             counters: Arc::default(),
             ttls: Mutex::default(),
             readers: Readers::default(),
+            together: Together::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -162,6 +166,15 @@ impl Shared {
     async fn run<T, F, R>(&self, call: &Call, attempt: F) -> Result<Answer<T>, Failure>
     where
         F: Fn(StoreClient<Channel>, Duration) -> R,
+        R: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.run_at(call, |_, client, left| attempt(client, left)).await
+    }
+
+    /// As [`run`](Self::run), for those who need to know which voter it is.
+    async fn run_at<T, F, R>(&self, call: &Call, attempt: F) -> Result<Answer<T>, Failure>
+    where
+        F: Fn(NodeId, StoreClient<Channel>, Duration) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
         Caller { peers: &self.peers, config: &self.config, counters: &self.counters }.run(call, attempt).await
@@ -320,12 +333,10 @@ impl Shared {
                 message.idempotency = Some(name.key.into());
             }
             let call = &Call::change("transact", self.timeout());
-            let send = |mut client: StoreClient<Channel>, left| {
-                let request = wire::TransactRequest { txn: Some(message.clone()) };
-                let request = call.request(request, left);
-                async move { client.transact(request).await }
+            let send = |voter: NodeId, client: StoreClient<Channel>, left| {
+                self.together.transact(voter, client, message.clone(), left)
             };
-            let answer = self.run(call, send).await.map_err(StoreError::from)?;
+            let answer = self.run_at(call, send).await.map_err(StoreError::from)?;
             use wire::transact_reply::Outcome;
             let refusal: Refusal = match answer.reply.outcome {
                 Some(Outcome::Applied(outcome)) => return Ok(read(outcome)?),

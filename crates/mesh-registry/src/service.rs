@@ -7,6 +7,7 @@
 
 mod access;
 mod config;
+pub(crate) mod each;
 mod owners;
 mod transfer;
 mod watch;
@@ -18,7 +19,7 @@ use mesh_core::{
     PeerIdentity, Revision, Validated,
     store::{
         Applied, Key, OpenSession, Page, Prefix, Record, SCAN_LIMIT_MAX, Scan, Session, SessionError,
-        SessionId, StoreError, TXN_ITEMS_MAX, TxnError, VersionedStore,
+        SessionId, StoreError, VersionedStore,
     },
 };
 use mesh_transport::rpc::PeerInfo;
@@ -30,8 +31,7 @@ use crate::{
     leader_hint::{LeaderHint, Leadership, LedBy},
     members::Members,
     quorum::QuorumReads,
-    state::Refusal,
-    wire::{self, WireError, failures, store_server, values},
+    wire::{self, WireError, failures, store_server},
 };
 
 pub use access::AccessConfig;
@@ -325,29 +325,17 @@ impl store_server::Store for StoreService {
         let Some(txn) = request.into_inner().txn else {
             return Err(invalid("transaction", "it is missing in the request"));
         };
-        for (what, count) in [("compares", txn.compares.len()), ("operations", txn.operations.len())] {
-            if count > TXN_ITEMS_MAX {
-                return Err(invalid("transaction", format!("{count} {what} are more than {TXN_ITEMS_MAX}")));
-            }
-        }
-        let txn = values::txn(txn, peer.node_id().clone()).map_err(|error| malformed(&error))?;
-        txn.check().map_err(|error| failures::of_store(&error))?;
-        shared.allow(shared.access.write(&peer, &txn), &peer)?;
-        if let Some(key) = txn.idempotency {
-            shared.own_session(key.session, &peer, "name its transactions").await?;
-        }
-        use wire::transact_reply::Outcome;
-        let outcome = match shared.store.transact(txn).await {
-            Ok(applied) => Outcome::Applied((&applied).into()),
-            Err(error) => {
-                if let TxnError::SessionGone { session } = &error {
-                    shared.owners.forget(*session);
-                }
-                let refusal: Refusal = failures::of_txn(error)?;
-                Outcome::Refused((&refusal).into())
-            }
-        };
-        Ok(Response::new(wire::TransactReply { outcome: Some(outcome) }))
+        Ok(Response::new(each::one(shared, &peer, txn).await?))
+    }
+
+    async fn transact_each(
+        &self,
+        request: Request<wire::TransactEachRequest>,
+    ) -> Result<Response<wire::TransactEachReply>, Status> {
+        let shared = &self.shared;
+        let peer = shared.caller(&request)?;
+        shared.require_leader("transact")?;
+        Ok(Response::new(each::transact(shared, &peer, request.into_inner()).await?))
     }
 
     type WatchStream = Replies<wire::WatchReply>;

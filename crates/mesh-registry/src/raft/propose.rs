@@ -1,27 +1,29 @@
 //! Commands on their way into the log: many that come at once become one entry.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    collections::BTreeMap,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use mesh_core::store::SessionId;
 use openraft::{errors::ClientWriteError, impls::ProgressResponder, raft::ClientWriteResult};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use super::{
     group::Group,
     types::{Answer, Proposal, Types},
 };
-use crate::state::{Command, Reply};
+use crate::{
+    gather::{Gather, Together},
+    state::{Command, Reply},
+};
 
-/// Entries under way at once. More of them would each hold fewer commands.
-const ENTRIES_MAX: usize = 4;
-/// Commands in one entry.
-const COMMANDS_MAX: usize = 256;
-/// Bytes of commands in one entry, about; a command that is larger has an entry to itself.
-const BYTES_MAX: usize = 512 << 10;
+/// Entries at once, and what one of them holds.
+const ENTRIES: Together = Together { under_way_max: 4, jobs_max: 256, bytes_max: 512 << 10 };
 /// Renewals that wait for their tick; more wait with their callers.
 const RENEWALS_MAX: usize = 4096;
 /// Renewals wait so long for others, so that all of them together cost one entry.
@@ -66,16 +68,8 @@ struct Job {
 
 /// The way into one group's log.
 pub(super) struct Proposer {
-    queue: Mutex<Queue>,
+    queue: Gather<Job>,
     renewals: mpsc::Sender<(SessionId, oneshot::Sender<Answered>)>,
-}
-
-/// Commands that wait, since enough entries are under way.
-#[derive(Default)]
-struct Queue {
-    under_way: usize,
-    /// Callers have permits, so that there are never more than those.
-    waiting: VecDeque<Job>,
 }
 
 impl Proposer {
@@ -83,32 +77,7 @@ impl Proposer {
     pub(super) fn new(group: Weak<Group>) -> Self {
         let (renewals, waiting) = mpsc::channel(RENEWALS_MAX);
         tokio::spawn(renew(group, waiting));
-        Self { queue: Mutex::default(), renewals }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Each change is one step.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes commands for the next entry. If there are none, one entry less is under way.
-    fn next(&self) -> Option<Vec<Job>> {
-        let mut queue = self.lock();
-        let mut batch: Vec<Job> = Vec::new();
-        let mut bytes = 0;
-        while batch.len() < COMMANDS_MAX {
-            let Some(job) = queue.waiting.front() else { break };
-            bytes += weigh(&job.command);
-            if bytes > BYTES_MAX && !batch.is_empty() {
-                break;
-            }
-            batch.extend(queue.waiting.pop_front());
-        }
-        if batch.is_empty() {
-            queue.under_way -= 1;
-            return None;
-        }
-        Some(batch)
+        Self { queue: Gather::new(ENTRIES), renewals }
     }
 
     /// Renews a session together with all that are renewed about now.
@@ -123,18 +92,20 @@ impl Proposer {
 
 /// An entry that its only caller sees through. When it is done, or the caller goes away, those who waited
 /// meanwhile have the next.
-struct UnderWay<'g>(&'g Arc<Group>);
+struct UnderWay<'g> {
+    group: &'g Arc<Group>,
+    runtime: Handle,
+}
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let Some(batch) = self.0.proposer.next() else { return };
-        let group = Arc::clone(self.0);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
+        let Some(batch) = self.group.proposer.queue.next() else { return };
+        let group = Arc::clone(self.group);
+        self.runtime.spawn(async move {
             let mut next = Some(batch);
             while let Some(batch) = next {
                 put(&group, batch).await;
-                next = group.proposer.next();
+                next = group.proposer.queue.next();
             }
         });
     }
@@ -144,26 +115,15 @@ impl Drop for UnderWay<'_> {
 ///
 /// Dropping the future leaves the command where it is.
 pub(super) async fn propose(group: &Arc<Group>, command: Command) -> Answered {
-    let answered = {
-        let mut queue = group.proposer.lock();
-        if queue.under_way < ENTRIES_MAX && queue.waiting.is_empty() {
-            queue.under_way += 1;
-            None
-        } else {
-            let (answer, answered) = oneshot::channel();
-            queue.waiting.push_back(Job { command: command.clone(), answer });
-            Some(answered)
-        }
+    let (answer, answered) = oneshot::channel();
+    let wait = |command| Job { command, answer };
+    let Some(command) = group.proposer.queue.enter(weigh(&command), command, wait) else {
+        return answered.await.unwrap_or(Err(Unanswered::Unknown));
     };
-    match answered {
-        Some(answered) => answered.await.unwrap_or(Err(Unanswered::Unknown)),
-        None => {
-            let under_way = UnderWay(group);
-            let answered = write(group, command).await;
-            drop(under_way);
-            answered
-        }
-    }
+    let under_way = UnderWay { group, runtime: Handle::current() };
+    let answered = write(group, command).await;
+    drop(under_way);
+    answered
 }
 
 /// Puts one entry into the log and hands out the replies.

@@ -137,10 +137,11 @@ impl Tries {
 }
 
 impl Caller<'_> {
-    /// Sends a request until it is answered. `attempt` sends it to one voter, with so much time left.
+    /// Sends a request until it is answered. `attempt` sends it to one voter, by its name and a client, with so much
+    /// time left.
     pub(super) async fn run<T, F, R>(&self, call: &Call, attempt: F) -> Result<Answer<T>, Failure>
     where
-        F: Fn(StoreClient<Channel>, Duration) -> R,
+        F: Fn(NodeId, StoreClient<Channel>, Duration) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
         let started = Instant::now();
@@ -169,14 +170,15 @@ impl Caller<'_> {
                 let sent = Arc::<AtomicBool>::default();
                 tries.at_work.insert(target.node_id.clone(), Arc::clone(&sent));
                 let channel = self.peers.channel(&target, call.lane);
-                let attempt = &attempt;
+                let (attempt, voter) = (&attempt, target.node_id.clone());
                 at_work.push(async move {
                     let answer = async {
                         // Whoever gives up before this is done knows that nothing was sent.
                         channel.connect().await?;
                         sent.store(true, Ordering::Relaxed);
                         let client = StoreClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-                        attempt(client, deadline.saturating_duration_since(Instant::now())).await
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        attempt(voter, client, left).await
                     };
                     (target.node_id, now, answer.await)
                 });

@@ -108,6 +108,22 @@ pub(crate) fn of_store(error: &StoreError) -> Status {
     status(code, &text, kind)
 }
 
+/// A status as a part of a reply.
+pub(crate) fn in_reply(status: &Status) -> wire::FailureStatus {
+    let details =
+        wire::FailureStatus::decode(status.details()).map(|status| status.details).unwrap_or_default();
+    wire::FailureStatus { code: status.code() as i32, message: cut(status.message()), details }
+}
+
+/// The status that a part of a reply stands for.
+pub(crate) fn out_of_reply(failure: &wire::FailureStatus) -> Status {
+    Status::with_details(
+        Code::from_i32(failure.code),
+        failure.message.clone(),
+        failure.encode_to_vec().into(),
+    )
+}
+
 /// A session's error as a status.
 pub(crate) fn of_session(error: &SessionError) -> Status {
     match error {
@@ -271,7 +287,7 @@ mod tests {
     use super::*;
 
     fn over_the_wire(error: &StoreError) -> StoreError {
-        let sent = of_store(error);
+        let sent = out_of_reply(&in_reply(&of_store(error)));
         let received = Status::with_details(sent.code(), sent.message(), sent.details().to_vec().into());
         from_status(received, "transact", Duration::from_secs(1)).into()
     }

@@ -1730,6 +1730,33 @@ pub mod transact_reply {
         Refused(super::Refusal),
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactEachRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub txns: ::prost::alloc::vec::Vec<Txn>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactEachReply {
+    /// In the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<TransactEachAnswer>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactEachAnswer {
+    #[prost(oneof = "transact_each_answer::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<transact_each_answer::Answer>,
+}
+/// Nested message and enum types in `TransactEachAnswer`.
+pub mod transact_each_answer {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "1")]
+        Reply(super::TransactReply),
+        /// What would be the status of a call of its own.
+        #[prost(message, tag = "2")]
+        Failure(super::FailureStatus),
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
     #[prost(string, tag = "1")]
@@ -2182,6 +2209,31 @@ pub mod store_client {
                 .insert(GrpcMethod::new("mesh.registry.v1.Store", "Transact"));
             self.inner.unary(req, path, codec).await
         }
+        /// Transactions of one caller that came at once: each by itself, in any order, with an answer of its own.
+        pub async fn transact_each(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TransactEachRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TransactEachReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.registry.v1.Store/TransactEach",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.registry.v1.Store", "TransactEach"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Every change under a prefix, in order, each once.
         pub async fn watch(
             &mut self,
@@ -2461,6 +2513,14 @@ pub mod store_server {
             &self,
             request: tonic::Request<super::TransactRequest>,
         ) -> std::result::Result<tonic::Response<super::TransactReply>, tonic::Status>;
+        /// Transactions of one caller that came at once: each by itself, in any order, with an answer of its own.
+        async fn transact_each(
+            &self,
+            request: tonic::Request<super::TransactEachRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TransactEachReply>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchReply, tonic::Status>,
@@ -2720,6 +2780,51 @@ pub mod store_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TransactSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.registry.v1.Store/TransactEach" => {
+                    #[allow(non_camel_case_types)]
+                    struct TransactEachSvc<T: Store>(pub Arc<T>);
+                    impl<
+                        T: Store,
+                    > tonic::server::UnaryService<super::TransactEachRequest>
+                    for TransactEachSvc<T> {
+                        type Response = super::TransactEachReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TransactEachRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Store>::transact_each(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TransactEachSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3406,7 +3511,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ferReply\x12L\n\x07Confirm\x12\x1d.mesh.registry.v1.RaftConfirm\x1a\".mesh.registry.v1.RaftConfirmRe\
     ply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexRepl\
     y\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05\
-    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xcc%\n\
+    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xd6(\n\
     \x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"F\n\nGetRequest\x12\x10\n\x03key\x18\x01\
     \x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\x12\x10\n\x03led\x18\x03\x20\x01\
     (\x08R\x03led\"\x84\x01\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.Re\
@@ -3424,66 +3529,72 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     on\x18\x03\x20\x01(\x04R\x08revision\":\n\x0fTransactRequest\x12\'\n\x03txn\x18\x01\x20\x01(\x0b2\x15\
     .mesh.registry.v1.TxnR\x03txn\"\x8b\x01\n\rTransactReply\x128\n\x07applied\x18\x01\x20\x01(\x0b2\x1c\
     .mesh.registry.v1.TxnOutcomeH\x00R\x07applied\x125\n\x07refused\x18\x02\x20\x01(\x0b2\x19.mesh.regis\
-    try.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"\x91\x01\n\x0cWatchRequest\x12\x16\n\x06prefix\x18\x01\
-    \x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04H\x00R\x05after\x88\x01\x01\x12,\n\x12\
-    buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\x16\n\x06latest\x18\x04\x20\x01(\x08R\
-    \x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07changes\x18\x01\x20\x01(\x0b2\x1e.mesh\
-    .registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookmark\x18\x02\x20\x01(\x04H\x00R\x08bookm\
-    ark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.WatchGapH\x00R\x03gap\x127\n\theartbeat\
-    \x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theartbeatB\x07\n\x05event\"r\n\x0cWatchChan\
-    ges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x122\n\x07changes\x18\x02\x20\x03(\x0b2\x18\
-    .mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\x20\x01(\x08R\x04more\".\n\x08WatchGa\
-    p\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0b\
-    OpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlMs\"*\n\x0eSessionRequest\x12\x18\n\x07s\
-    ession\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x123\n\x07session\x18\x01\x20\x01(\x0b2\
-    \x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04\
-    R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\x20\x01(\x04R\x07through\"\x0e\n\x0c\
-    CompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\x14\n\x04data\x18\x01\x20\x01(\x0cH\
-    \x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03endB\x06\n\x04part\"J\n\x0cRestoreReply\
-    \x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\n\ngeneration\x18\x02\x20\x01(\x04R\
-    \ngeneration\"\x0f\n\rStatusRequest\"\xec\x01\n\x0bStatusReply\x12\x1a\n\x08revision\x18\x01\x20\x01\
-    (\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcompacted\x12\x1e\n\ngeneration\x18\x03\
-    \x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\tR\x06leader\x12\x1b\n\tread_only\x18\
-    \x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01(\x04R\x07records\x12\x1a\n\x08sess\
-    ions\x18\x07\x20\x01(\x04R\x08sessions\x12\x18\n\x07cluster\x18\x08\x20\x01(\tR\x07cluster\"\x10\n\x0e\
-    MembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\n\x07told_by\x18\x01\x20\x01(\tR\x06toldBy\x12\x14\
-    \n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\n\x05group\x18\x03\x20\x01(\tR\x05group\x12\x12\n\
-    \x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\nlast_index\x18\x05\x20\x01(\x04R\tlastIndex\x127\n\
-    \x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registry.v1.GroupMemberR\x07members\"\xc6\x02\n\x0bGroupM\
-    ember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x17\n\x07raft_id\x18\x02\x20\x01(\x04R\x06ra\
-    ftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.registry.v1.GroupMember.RoleR\x04role\x12\x1d\n\x07\
-    answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\x01\x12\x20\n\tsilent_ms\x18\x05\x20\x01(\x04H\
-    \x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\x06\x20\x01(\x04H\x02R\x06behind\x88\x01\x01\"\
-    O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_LEADER\x10\x01\x12\x0e\n\nROLE_V\
-    OTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08_answersB\x0c\n\n_silent_msB\t\n\x07_behind\"\
-    \xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07invalid\x12N\n\x0bunavai\
-    lable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0bunavailable\x12B\n\x07\
-    timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07timeout\x12\x14\n\x04b\
-    usy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\tH\x00R\x08readOnly\x12\
-    \x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0bunsupported\x18\x07\x20\x01(\tH\x00R\x0b\
-    unsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.DamagedH\x00R\x07\
-    damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\n\x0ctime_to_live\x18\n\x20\
-    \x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1af\n\x0bUnavailable\x12\x16\
-    \n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappli\
-    edUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\
-    \x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a\
-    7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\t\
-    R\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06\
-    min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07fai\
-    lure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\
-    \x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07\
-    details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\
-    \x02\x20\x01(\x0cR\x05value2\xa0\x08\n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\
-    \x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b.mesh.regi\
-    stry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.\
-    TransactReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchRe\
-    ply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12\
-    M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05\
-    Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\
-    \x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20\
-    .mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.\
-    registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mes\
-    h.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.\
-    registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusReply\x12K\n\x07Members\x12\x20.mesh.regist\
-    ry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.MembersReply\x12K\n\x07Witness\x12\x20.mesh.registry.v\
-    1.WitnessRequest\x1a\x1e.mesh.registry.v1.WitnessReplyb\x06proto3";
+    try.v1.RefusalH\x00R\x07refusedB\t\n\x07outcome\"@\n\x13TransactEachRequest\x12)\n\x04txns\x18\x01\x20\
+    \x03(\x0b2\x15.mesh.registry.v1.TxnR\x04txns\"S\n\x11TransactEachReply\x12>\n\x07answers\x18\x01\x20\
+    \x03(\x0b2$.mesh.registry.v1.TransactEachAnswerR\x07answers\"\x94\x01\n\x12TransactEachAnswer\x127\n\
+    \x05reply\x18\x01\x20\x01(\x0b2\x1f.mesh.registry.v1.TransactReplyH\x00R\x05reply\x12;\n\x07failure\x18\
+    \x02\x20\x01(\x0b2\x1f.mesh.registry.v1.FailureStatusH\x00R\x07failureB\x08\n\x06answer\"\x91\x01\n\x0c\
+    WatchRequest\x12\x16\n\x06prefix\x18\x01\x20\x01(\tR\x06prefix\x12\x19\n\x05after\x18\x02\x20\x01(\x04\
+    H\x00R\x05after\x88\x01\x01\x12,\n\x12buffer_changes_max\x18\x03\x20\x01(\rR\x10bufferChangesMax\x12\
+    \x16\n\x06latest\x18\x04\x20\x01(\x08R\x06latestB\x08\n\x06_after\"\xd8\x01\n\nWatchReply\x12:\n\x07\
+    changes\x18\x01\x20\x01(\x0b2\x1e.mesh.registry.v1.WatchChangesH\x00R\x07changes\x12\x1c\n\x08bookma\
+    rk\x18\x02\x20\x01(\x04H\x00R\x08bookmark\x12.\n\x03gap\x18\x03\x20\x01(\x0b2\x1a.mesh.registry.v1.W\
+    atchGapH\x00R\x03gap\x127\n\theartbeat\x18\x04\x20\x01(\x0b2\x17.mesh.registry.v1.EmptyH\x00R\theart\
+    beatB\x07\n\x05event\"r\n\x0cWatchChanges\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\
+    2\n\x07changes\x18\x02\x20\x03(\x0b2\x18.mesh.registry.v1.ChangeR\x07changes\x12\x12\n\x04more\x18\x03\
+    \x20\x01(\x08R\x04more\".\n\x08WatchGap\x12\x12\n\x04from\x18\x01\x20\x01(\x04R\x04from\x12\x0e\n\x02\
+    to\x18\x02\x20\x01(\x04R\x02to\"$\n\x0bOpenRequest\x12\x15\n\x06ttl_ms\x18\x01\x20\x01(\x04R\x05ttlM\
+    s\"*\n\x0eSessionRequest\x12\x18\n\x07session\x18\x01\x20\x01(\x04R\x07session\"C\n\x0cSessionReply\x12\
+    3\n\x07session\x18\x01\x20\x01(\x0b2\x19.mesh.registry.v1.SessionR\x07session\"(\n\nCloseReply\x12\x1a\
+    \n\x08revision\x18\x01\x20\x01(\x04R\x08revision\"*\n\x0eCompactRequest\x12\x18\n\x07through\x18\x01\
+    \x20\x01(\x04R\x07through\"\x0e\n\x0cCompactReply\"\x11\n\x0fSnapshotRequest\"@\n\x0cSnapshotPart\x12\
+    \x14\n\x04data\x18\x01\x20\x01(\x0cH\x00R\x04data\x12\x12\n\x03end\x18\x02\x20\x01(\x04H\x00R\x03end\
+    B\x06\n\x04part\"J\n\x0cRestoreReply\x12\x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1e\
+    \n\ngeneration\x18\x02\x20\x01(\x04R\ngeneration\"\x0f\n\rStatusRequest\"\xec\x01\n\x0bStatusReply\x12\
+    \x1a\n\x08revision\x18\x01\x20\x01(\x04R\x08revision\x12\x1c\n\tcompacted\x18\x02\x20\x01(\x04R\tcom\
+    pacted\x12\x1e\n\ngeneration\x18\x03\x20\x01(\x04R\ngeneration\x12\x16\n\x06leader\x18\x04\x20\x01(\t\
+    R\x06leader\x12\x1b\n\tread_only\x18\x05\x20\x01(\tR\x08readOnly\x12\x18\n\x07records\x18\x06\x20\x01\
+    (\x04R\x07records\x12\x1a\n\x08sessions\x18\x07\x20\x01(\x04R\x08sessions\x12\x18\n\x07cluster\x18\x08\
+    \x20\x01(\tR\x07cluster\"\x10\n\x0eMembersRequest\"\xbf\x01\n\x0cMembersReply\x12\x17\n\x07told_by\x18\
+    \x01\x20\x01(\tR\x06toldBy\x12\x14\n\x05leads\x18\x02\x20\x01(\x08R\x05leads\x12\x14\n\x05group\x18\x03\
+    \x20\x01(\tR\x05group\x12\x12\n\x04term\x18\x04\x20\x01(\x04R\x04term\x12\x1d\n\nlast_index\x18\x05\x20\
+    \x01(\x04R\tlastIndex\x127\n\x07members\x18\x06\x20\x03(\x0b2\x1d.mesh.registry.v1.GroupMemberR\x07m\
+    embers\"\xc6\x02\n\x0bGroupMember\x12\x12\n\x04node\x18\x01\x20\x01(\tR\x04node\x12\x17\n\x07raft_id\
+    \x18\x02\x20\x01(\x04R\x06raftId\x126\n\x04role\x18\x03\x20\x01(\x0e2\".mesh.registry.v1.GroupMember\
+    .RoleR\x04role\x12\x1d\n\x07answers\x18\x04\x20\x01(\x08H\x00R\x07answers\x88\x01\x01\x12\x20\n\tsil\
+    ent_ms\x18\x05\x20\x01(\x04H\x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\x06\x20\x01(\x04H\x02\
+    R\x06behind\x88\x01\x01\"O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_LEADER\x10\
+    \x01\x12\x0e\n\nROLE_VOTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08_answersB\x0c\n\n_silen\
+    t_msB\t\n\x07_behind\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07in\
+    valid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0b\
+    unavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07\
+    timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\t\
+    H\x00R\x08readOnly\x12\x18\n\x06denied\x18\x06\x20\x01(\tH\x00R\x06denied\x12\"\n\x0bunsupported\x18\
+    \x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.Store\
+    Failure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\
+    \n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1a\
+    f\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\
+    \x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\
+    \x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08\
+    R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07pro\
+    blem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07\
+    askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\
+    \x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\
+    \n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.regist\
+    ry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typ\
+    eUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\xfc\x08\n\x05Store\x12?\n\x03Get\x12\x1c.mes\
+    h.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.S\
+    canRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactReque\
+    st\x1a\x1f.mesh.registry.v1.TransactReply\x12Z\n\x0cTransactEach\x12%.mesh.registry.v1.TransactEachR\
+    equest\x1a#.mesh.registry.v1.TransactEachReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\
+    \x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e\
+    .mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mes\
+    h.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.regi\
+    stry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v\
+    1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.Co\
+    mpactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.Snapsho\
+    tPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreR\
+    eply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusRep\
+    ly\x12K\n\x07Members\x12\x20.mesh.registry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.MembersReply\x12\
+    K\n\x07Witness\x12\x20.mesh.registry.v1.WitnessRequest\x1a\x1e.mesh.registry.v1.WitnessReplyb\x06pro\
+    to3";

@@ -83,8 +83,21 @@ impl World {
     }
 
     pub(crate) fn voter(&self, id: &str, service: &StoreService) -> Voter {
+        self.serve(id, service.add_to(tonic::service::Routes::default()))
+    }
+
+    /// A voter of the time before requests of many transactions.
+    pub(crate) fn old_voter(&self, id: &str, service: &StoreService) -> Voter {
+        let routes = service.add_to(tonic::service::Routes::default()).into_axum_router();
+        let unknown = || async { tonic::Status::unimplemented("").into_http::<tonic::body::Body>() };
+        let path = "/mesh.registry.v1.Store/TransactEach";
+        let routes = axum::Router::new().route(path, axum::routing::any(unknown)).fallback_service(routes);
+        self.serve(id, routes.into())
+    }
+
+    fn serve(&self, id: &str, routes: tonic::service::Routes) -> Voter {
         let endpoint = self.endpoint("control", id);
-        let routes = service.add_to(tonic::service::Routes::default()).prepare();
+        let routes = routes.prepare();
         let config = ServerConfig::default().validate().expect("valid");
         let metrics = RpcMetrics::new(endpoint.metrics().clone());
         let server = RpcServer::new(routes, guard(), config, metrics);
