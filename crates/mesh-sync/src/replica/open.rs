@@ -76,6 +76,15 @@ impl Opened {
         Ok(opened)
     }
 
+    /// The highest timestamp in the store.
+    ///
+    /// Nobody hears of an entry before it is stored, so a node's clock continues after the highest of its datasets:
+    /// see [`HlcClock::resume`](mesh_core::HlcClock::resume).
+    pub fn highest(&self) -> Option<mesh_core::Hlc> {
+        let last = self.index.len().checked_sub(1)?;
+        self.index.select(last).map(|item| item.hlc)
+    }
+
     fn read_metadata(&mut self, store: &dyn EntryStore) -> Result<(), StoreError> {
         let node = |key: &[u8]| NodeId::new(std::str::from_utf8(key).ok()?).ok();
         each(store, CURSOR, |key, value| {

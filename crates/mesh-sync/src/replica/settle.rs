@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_core::{Instant, NodeId};
 
-use super::{Message, Refusal, Replica, SyncEvent};
+use super::{Message, Refusal, Replica, SyncEvent, peer::Peer};
 use crate::{
     planted::PlantedBug,
     reconcile::{Arrival as Cursor, Outcome, Root, Session, SessionError, SessionOptions},
@@ -83,6 +83,8 @@ impl Replica {
         } else {
             if settle.seen != (ours, root) || settle.differ_since.is_none() {
                 settle.differ_since = Some(now);
+                // What the last comparison has found no help for is not what there is now.
+                settle.not_before = settle.not_before.min(now + BACKOFF_MIN);
             }
             settle.differ_first.get_or_insert(now);
         }
@@ -126,8 +128,10 @@ impl Replica {
         if settle.running.is_some() || sender.give.has_plan(now) || now < settle.not_before {
             return;
         }
-        // Of two that have never met, the one with the lower name begins at once.
+        // Of two that have never met, the one with the lower name begins at once. Two that have both read all of the
+        // other's arrivals wait for nothing: what they lack comes by a comparison only.
         let wait = match sender.follow.cursor {
+            Some(_) if self.has_read_all(sender) => self.config.heartbeat_interval / 2,
             Some(_) => self.config.reconcile_after,
             None if self.local < *peer => Duration::ZERO,
             None => self.config.heartbeat_interval * 2,
@@ -140,6 +144,14 @@ impl Replica {
         }
         let salted = settle.salted;
         self.begin(peer, salted);
+    }
+
+    /// Whether both cursors are at the end, so that nothing on its way explains that the sets differ.
+    fn has_read_all(&self, peer: &Peer) -> bool {
+        let theirs = peer.root.map(|root| root.arrival);
+        peer.follow.is_idle()
+            && peer.follow.cursor == theirs
+            && peer.followed == Some(self.index.root().arrival)
     }
 
     fn session_options(&self, salted: bool) -> SessionOptions {

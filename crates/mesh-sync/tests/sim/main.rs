@@ -2,7 +2,8 @@
 //! loses and delays, on disks that are slow, lost or restored, with clocks that disagree.
 //!
 //! `SYNC_SEEDS=5000 cargo test --release -p mesh-sync --all-features --test sim -- many_seeds --nocapture` runs more
-//! seeds; `SYNC_FROM=17 SYNC_SEEDS=1` repeats one.
+//! seeds; `SYNC_FROM=17 SYNC_SEEDS=1` repeats one, `SYNC_SHOW=40` prints its
+//! messages from 40 s on, and `SYNC_SLOW_MS=2000` names those that took longer to heal.
 
 mod disk;
 mod options;
@@ -20,7 +21,14 @@ fn run_seeds(from: u64, count: u64) -> (Vec<(u64, Violation)>, Report) {
     let mut sum = Report::default();
     for seed in from..from + count {
         match run(&Options::pick(seed)) {
-            Ok(report) => sum.add(&report),
+            Ok(report) => {
+                if report.heals_ms[0] >= number("SYNC_SLOW_MS", u64::MAX) {
+                    let Options { faulty, config, .. } = Options::pick(seed);
+                    let (took, lists) = (report.heals_ms[0], config.list_entries_max);
+                    println!("seed {seed} healed in {took} ms; faults ended at {faulty:?}, lists have {lists}");
+                }
+                sum.add(&report);
+            }
             Err(violation) => {
                 println!("seed {seed}: {violation}");
                 failed.push((seed, violation));
@@ -38,7 +46,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn many_seeds_keep_every_rule() {
     let (from, count) = (number("SYNC_FROM", 0), number("SYNC_SEEDS", 24));
     let (failed, sum) = run_seeds(from, count);
-    println!("{count} seeds: {sum:?}");
+    println!("{count} seeds: {sum}");
     assert!(failed.is_empty(), "seeds {:?}", failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>());
 }
 

@@ -34,8 +34,8 @@ pub(crate) struct Options {
     pub(crate) flips_permille: u32,
     /// Clocks may be set back while a node is down.
     pub(crate) clocks_jump: bool,
-    /// The clock's mark is not read at a start: a bug, planted.
-    pub(crate) forget_mark: bool,
+    /// The clock does not continue after what is stored: a bug, planted.
+    pub(crate) forget_stamps: bool,
     /// One node's clock is so far ahead.
     pub(crate) ahead_ms: u64,
     pub(crate) config: ReplicaConfig,
@@ -84,7 +84,7 @@ impl Options {
             late_ms: if rng.bool() { rng.u64(1000..40_000) } else { 0 },
             flips_permille: if rng.bool() { 20 } else { 0 },
             clocks_jump: rng.bool(),
-            forget_mark: false,
+            forget_stamps: false,
             config,
         }
     }
