@@ -146,12 +146,14 @@ impl Replica {
         self.begin(peer, salted);
     }
 
-    /// Whether both cursors are at the end, so that nothing on its way explains that the sets differ.
+    /// Whether both cursors are at the end, or the peer has none, so that nothing on its way explains that the sets
+    /// differ.
     fn has_read_all(&self, peer: &Peer) -> bool {
         let theirs = peer.root.map(|root| root.arrival);
+        let ours = self.index.root().arrival;
         peer.follow.is_idle()
             && peer.follow.cursor == theirs
-            && peer.followed == Some(self.index.root().arrival)
+            && peer.followed.is_none_or(|followed| followed == ours)
     }
 
     fn session_options(&self, salted: bool) -> SessionOptions {

@@ -16,14 +16,14 @@ use options::Options;
 use world::{Report, Violation, run};
 
 /// Runs so many seeds; gives those that fail, with the rule that was broken.
-fn run_seeds(from: u64, count: u64) -> (Vec<(u64, Violation)>, Report) {
+fn run_seeds(from: u64, count: u64, pick: impl Fn(u64) -> Options) -> (Vec<(u64, Violation)>, Report) {
     let mut failed = Vec::new();
     let mut sum = Report::default();
     for seed in from..from + count {
-        match run(&Options::pick(seed)) {
+        match run(&pick(seed)) {
             Ok(report) => {
                 if report.heals_ms[0] >= number("SYNC_SLOW_MS", u64::MAX) {
-                    let Options { faulty, config, .. } = Options::pick(seed);
+                    let Options { faulty, config, .. } = pick(seed);
                     let (took, lists) = (report.heals_ms[0], config.list_entries_max);
                     println!("seed {seed} healed in {took} ms; faults ended at {faulty:?}, lists have {lists}");
                 }
@@ -45,9 +45,29 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn many_seeds_keep_every_rule() {
     let (from, count) = (number("SYNC_FROM", 0), number("SYNC_SEEDS", 24));
-    let (failed, sum) = run_seeds(from, count);
+    let (failed, sum) = run_seeds(from, count, Options::pick);
     println!("{count} seeds: {sum}");
     assert!(failed.is_empty(), "seeds {:?}", failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>());
+}
+
+/// What people are promised: a network failure is forgotten two seconds after it ends.
+fn heals_within_two_seconds(only_cuts: bool) {
+    let (from, count) = (number("SYNC_FROM", 0), number("SYNC_SEEDS", 12));
+    let (failed, sum) = run_seeds(from, count, |seed| Options::cut_lines(seed, only_cuts));
+    println!("{count} seeds of cut lines: {sum}");
+    assert!(failed.is_empty(), "seeds {:?}", failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>());
+    let slow: Vec<_> = sum.heals_ms.iter().filter(|took| **took > 2000).collect();
+    assert!(slow.is_empty(), "these took longer, in ms: {slow:?}");
+}
+
+#[test]
+fn two_seconds_after_lines_were_cut_all_sets_are_equal() {
+    heals_within_two_seconds(true);
+}
+
+#[test]
+fn two_seconds_after_nodes_crashed_all_sets_are_equal() {
+    heals_within_two_seconds(false);
 }
 
 #[test]

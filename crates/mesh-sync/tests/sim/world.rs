@@ -807,6 +807,7 @@ impl<'o> World<'o> {
         self.push_in(1, self.options.fault_every_ms * 2, Event::Fault);
         let node = self.rng.usize(0..self.options.nodes);
         match self.rng.u32(0..10) {
+            _ if self.options.only_cuts => self.cut_off(node),
             0..=2 => self.cut_off(node),
             3..=5 => self.crash(node, false),
             6..=7 => self.crash(node, self.options.restores),
