@@ -13,6 +13,8 @@ use crate::{
 
 /// The shortest pause between two comparisons with one peer.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// What lies at least between two comparisons that one peer begins. Honest ones pause for longer.
+const ANSWER_PAUSE: Duration = Duration::from_millis(300);
 /// Deferred entries that a comparison is told to leave out.
 const UNWANTED_MAX: usize = 4096;
 
@@ -42,6 +44,10 @@ pub(super) struct Settle {
     ended: Option<(Root, Root)>,
     salted: bool,
     audited: Instant,
+    /// When the peer began the last one that was answered.
+    answered: Option<Instant>,
+    /// How many ended by the peer's fault, since one that did not.
+    faults: u32,
 }
 
 impl Settle {
@@ -56,6 +62,8 @@ impl Settle {
             ended: None,
             salted: false,
             audited: now,
+            answered: None,
+            faults: 0,
         }
     }
 
@@ -83,8 +91,12 @@ impl Replica {
         } else {
             if settle.seen != (ours, root) || settle.differ_since.is_none() {
                 settle.differ_since = Some(now);
-                // What the last comparison has found no help for is not what there is now.
+            }
+            let is_news = |ended: (Root, Root)| !ended.0.same_set(&ours) || !ended.1.same_set(&root);
+            if settle.ended.is_some_and(is_news) {
+                // What the last comparison was of no help for is not what there is now.
                 settle.not_before = settle.not_before.min(now + BACKOFF_MIN);
+                settle.ended = None;
             }
             settle.differ_first.get_or_insert(now);
         }
@@ -212,6 +224,7 @@ impl Replica {
             return;
         };
         let settle = &mut with.settle;
+        settle.faults = 0;
         let roots = (ours, with.root.unwrap_or_default());
         // The same roots as after the last one: it has brought nothing.
         let in_vain =
@@ -240,7 +253,9 @@ impl Replica {
             }
             let ours_goes_on = leads && with.settle.running.as_ref().is_some_and(|running| running.initiator);
             let is_known = with.settle.running.is_some();
-            if ours_goes_on || with.give.has_plan(self.now.at) || (!is_known && !self.has_session_room()) {
+            let now = self.now.at;
+            let too_soon = with.settle.answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE);
+            if too_soon || ours_goes_on || with.give.has_plan(self.now.at) || (!is_known && !self.has_session_room()) {
                 self.send(peer, Message::Refuse(Refusal::Busy));
                 return;
             }
@@ -249,6 +264,7 @@ impl Replica {
             let running = self.running(id, session, false);
             if let Some(with) = self.peers.get_mut(peer) {
                 with.settle.running = Some(running);
+                with.settle.answered = Some(now);
             }
         }
         let deadline = self.now.at + self.config.session_timeout;
@@ -273,9 +289,14 @@ impl Replica {
     pub(super) fn end_session(&mut self, peer: &NodeId, error: Option<SessionError>) {
         let now = self.now.at;
         let pause = BACKOFF_MIN.mul_f64(0.5 + self.dice.unit());
+        let pause_max = self.config.reconcile_backoff_max;
         let Some(with) = self.peers.get_mut(peer) else { return };
         if with.settle.running.take().is_some() {
-            with.settle.not_before = now + pause;
+            // What was lost may come through the next time. Who breaks the rules is asked ever less often.
+            let is_its_fault = matches!(error, Some(error) if !matches!(error, SessionError::Refused(_)));
+            with.settle.faults = if is_its_fault { with.settle.faults + 1 } else { with.settle.faults };
+            let pause = pause * (1 << with.settle.faults.saturating_sub(1).min(16));
+            with.settle.not_before = now + pause.min(pause_max);
             self.out.events.push_back(SyncEvent::ReconcileFailed { peer: peer.clone(), error });
         }
     }
