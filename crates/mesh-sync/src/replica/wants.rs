@@ -11,6 +11,8 @@ use crate::{EntryId, planted::PlantedBug, store::PrunedEntry};
 const HOLDERS_MAX: usize = 4;
 /// Wants by one peer that are looked at in one step.
 const ASKED_AT_ONCE: usize = 4096;
+/// So many of one peer that have to wait, and those behind them wait too.
+const WAITING_SEEN: usize = 64;
 /// Wants that came up by one peer have one of so many shares of the room, so that one who lists what there isn't
 /// leaves room for others.
 const SHARES: usize = 4;
@@ -158,6 +160,9 @@ impl Replica {
         let Some(mut unasked) = self.wants.unasked.remove(by) else { return };
         let mut waiting = VecDeque::new();
         for _ in 0..unasked.len().min(ASKED_AT_ONCE) {
+            if waiting.len() >= WAITING_SEEN {
+                break;
+            }
             let Some(id) = unasked.pop_front() else { break };
             let Some(want) = self.wants.wants.get(&id).filter(|want| want.asked.is_none()) else { continue };
             let count = want.holders.len();

@@ -255,7 +255,7 @@ fn stamps_that_go_back_are_refused_by_all_so_there_are_no_cycles() {
     let same = note(&mut liar, "same", EPOCH + 100, &[parent.id()]);
     // Whichever comes first, and to whom.
     tell(&mut siege, 0, entries_of(1, &[child.clone(), same.clone()]));
-    tell(&mut siege, 0, entries_of(2, &[parent.clone()]));
+    tell(&mut siege, 0, entries_of(2, std::slice::from_ref(&parent)));
     tell(&mut siege, 1, entries_of(1, &[parent, child, same]));
     check(&mut siege, 21);
 }
@@ -371,7 +371,7 @@ fn noise(seed: u64, count: usize) -> Vec<Cell> {
 
 fn sketch_plan() -> Frame {
     Frame::Welcome(Welcome {
-        root: strange_root(0),
+        root: Some(strange_root(0)),
         nonce: Nonce([9; 16]),
         limits: Limits::default(),
         estimate: 10,
