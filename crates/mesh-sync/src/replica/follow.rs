@@ -179,12 +179,13 @@ impl Replica {
             }
             return true;
         }
-        if follow.cursor.is_some() && follow.reach < root.arrival.sequence {
-            self.pull(peer);
-            return false;
-        }
+        let more = follow.cursor.is_some() && follow.reach < root.arrival.sequence;
+        let room = follow.pending.len() < self.config.pending_entries_max / 2;
         self.want_stuck(peer);
-        true
+        if more && room {
+            self.pull(peer);
+        }
+        !more
     }
 
     /// What was listed, is not held, and is not on its way either: it came and was refused, or nobody answered.

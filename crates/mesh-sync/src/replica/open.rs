@@ -176,6 +176,11 @@ pub(super) fn retired_write(peer: &NodeId, retired: bool) -> MetadataWrite {
     MetadataWrite { key: [RETIRED, peer.as_str().as_bytes()].concat(), value: retired.then(Vec::new) }
 }
 
+/// Forgets the prune of an author, since another one says the same.
+pub(super) fn order_gone(author: &AuthorId) -> MetadataWrite {
+    MetadataWrite { key: [ORDER, author.as_bytes()].concat(), value: None }
+}
+
 /// What prunes ask for, and where it is said.
 pub(super) fn prune_writes(
     ordered: &BTreeMap<AuthorId, AuthorSequence>,

@@ -134,6 +134,9 @@ impl Replica {
 
     /// A prune up to `wanted`, as far as it is confirmed; `None` if it would change nothing. Let `author` sign it,
     /// one of those whose prunes are obeyed, and submit it.
+    ///
+    /// Ask with nothing wanted now and then: where a prune that is in force here was itself pruned, as happens to
+    /// one of an author whose disk was restored, others may never hear of it, and it has to be said again.
     pub fn prune_draft(
         &self,
         author: &AuthorId,
@@ -163,13 +166,18 @@ impl Replica {
                 watermarks.push((*of, sequence));
             }
         }
-        if watermarks.is_empty() {
+        if watermarks.is_empty() && !self.is_unstated() {
             return None;
         }
         all.retain(|_, sequence| *sequence >= AuthorSequence::FIRST);
         let collection = Collection::new(PRUNE_COLLECTION).expect("it is a valid name");
         let draft = Draft::put(&collection, author.as_bytes().to_vec(), open::encode_watermarks(&all));
         Some(PruneDraft { draft, watermarks, held_up_by: held_up_by.into_iter().collect() })
+    }
+
+    /// Whether a prune that is in force here is not there to tell others.
+    fn is_unstated(&self) -> bool {
+        self.retirement.orders.values().any(|id| self.held(id).is_none())
     }
 
     /// Retention as the settings say.
@@ -188,14 +196,22 @@ impl Replica {
         {
             return;
         }
+        let mut stated = BTreeMap::new();
         // One that can't be read orders nothing.
         for (author, mut sequence) in open::decode_watermarks(&entry.payload()).unwrap_or_default() {
             if author == entry.author() {
                 // A prune never removes itself.
                 sequence = sequence.min(AuthorSequence(entry.sequence().0 - 1));
             }
+            stated.insert(author, sequence);
             let ordered = self.retirement.ordered.entry(author).or_default();
             *ordered = (*ordered).max(sequence);
+        }
+        if self.retirement.ordered.iter().all(|(author, up_to)| stated.get(author) >= Some(up_to)) {
+            // It says all that earlier ones do.
+            let gone = self.retirement.orders.keys().map(open::order_gone);
+            self.metadata.extend(gone);
+            self.retirement.orders.clear();
         }
         self.retirement.orders.insert(entry.author(), entry.id());
         let (ordered, orders) = (&self.retirement.ordered, &self.retirement.orders);

@@ -106,9 +106,12 @@ impl Replica {
         }
         let followed_all = self.follow_root(peer, root, same);
         self.look_at_lag(peer);
+        // Following may be stuck at something that nobody gives.
+        let first = self.peers.get(peer).and_then(|peer| peer.settle.differ_first);
+        let long = first.is_some_and(|first| now.since(first) >= self.config.reconcile_at_latest);
         if same {
             self.audit(peer);
-        } else if followed_all {
+        } else if followed_all || long {
             self.compare(peer);
         }
     }

@@ -727,9 +727,6 @@ impl<'o> World<'o> {
 
     /// The first node prunes what is spent in one dataset.
     fn prune(&mut self) -> Result<(), Violation> {
-        if !self.faulty {
-            return Ok(());
-        }
         self.push_in(3000, 15_000, Event::Prune);
         if !self.nodes[0].up {
             return Ok(());
@@ -737,7 +734,8 @@ impl<'o> World<'o> {
         let at = self.rng.usize(0..self.options.datasets);
         let now = self.now_of(0);
         let store = self.nodes[0].parts[at].store.clone();
-        let wanted = self.spent(at, now);
+        // In the end, only what is in force and was lost is said again.
+        let wanted = if self.faulty { self.spent(at, now) } else { Vec::new() };
         let pruner = key(0).id();
         let Some(prune) = self.nodes[0].parts[at].replica.prune_draft(&pruner, &wanted) else {
             return Ok(());
