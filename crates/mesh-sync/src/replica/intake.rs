@@ -225,7 +225,13 @@ impl Replica {
             self.wants.remove(&id);
             return Some(Verdict::Duplicate);
         }
-        if self.intake.orphans.contains_key(&id) {
+        if let Some(orphan) = self.intake.orphans.get(&id) {
+            // Another one may have its parents.
+            for parent in orphan.missing.clone() {
+                if !self.intake.is_under_way(&parent) {
+                    self.want(parent, peer, false);
+                }
+            }
             return Some(Verdict::Orphan);
         }
         let waiter = Waiter::Batch { peer: peer.clone(), batch, at };

@@ -216,6 +216,8 @@ impl Replica {
         connected.connect(now.at, batch);
         self.send_heartbeat(peer);
         self.send_confirm(peer);
+        // What was asked for was forgotten with the connection before.
+        self.want_parents();
         self.pump();
     }
 

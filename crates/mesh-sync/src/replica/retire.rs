@@ -271,7 +271,8 @@ impl Replica {
             let removed = removed.len() as u64;
             self.out.events.push_back(SyncEvent::Pruned { removed, watermarks });
         }
-        let gone: Vec<EntryId> = removed.iter().map(|item| item.id).chain(boundary.iter().map(|one| one.id)).collect();
+        let gone: Vec<EntryId> =
+            removed.iter().map(|item| item.id).chain(boundary.iter().map(|one| one.id)).collect();
         self.release_children(&gone);
         if !watermarks_raised {
             self.advance_all();

@@ -258,7 +258,11 @@ impl Replica {
             let is_known = with.settle.running.is_some();
             let now = self.now.at;
             let too_soon = with.settle.answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE);
-            if too_soon || ours_goes_on || with.give.has_plan(self.now.at) || (!is_known && !self.has_session_room()) {
+            if too_soon
+                || ours_goes_on
+                || with.give.has_plan(self.now.at)
+                || (!is_known && !self.has_session_room())
+            {
                 self.send(peer, Message::Refuse(Refusal::Busy));
                 return;
             }

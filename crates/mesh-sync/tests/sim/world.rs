@@ -16,10 +16,7 @@ use mesh_sync::{
     entry::{Author, AuthorId, AuthorKey, AuthorSequence, Collection, DatasetId, Draft, Verified},
     reconcile::EpochKey,
     replica::{Done, JobId, Message, Now, Opened, Replica, ReplicaOptions, SyncEvent, Transmit},
-    store::{
-        Arrival, Creation, Datasets, EntryStore, ScanLimit, Store, StoreError,
-        StoreIncarnation,
-    },
+    store::{Arrival, Creation, Datasets, EntryStore, ScanLimit, Store, StoreError, StoreIncarnation},
 };
 
 use crate::{disk::Disk, options::Options, rules::Rules};

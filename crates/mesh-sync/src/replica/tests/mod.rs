@@ -70,7 +70,14 @@ impl Loop {
             let replica = open(&store, at, now, config.clone());
             Node { store, replica, events: Vec::new() }
         });
-        Self { nodes: nodes.collect(), now, bytes: 0, messages: 0, drops: Box::new(|_, _, _| false), outside: Vec::new() }
+        Self {
+            nodes: nodes.collect(),
+            now,
+            bytes: 0,
+            messages: 0,
+            drops: Box::new(|_, _, _| false),
+            outside: Vec::new(),
+        }
     }
 
     pub(super) fn connect(&mut self, a: usize, b: usize) {

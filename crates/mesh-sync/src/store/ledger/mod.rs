@@ -16,8 +16,8 @@ pub use self::open::Store;
 use self::records::{Place, State, decode_entry, decode_head, decode_pruned};
 use super::{
     Arrival, Authored, Backend, BatchReport, Checkpoint, Creation, EntryStore, Head, Listed,
-    METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, MetadataRecord, MetadataWrite, PrunedEntry, ScanLimit, SetKey,
-    StoreError, StoreIncarnation, Stored, Summary, VerifyReport, Write,
+    METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, MetadataRecord, MetadataWrite, PrunedEntry, ScanLimit,
+    SetKey, StoreError, StoreIncarnation, Stored, Summary, VerifyReport, Write,
     keys::{self, Number},
 };
 use crate::{

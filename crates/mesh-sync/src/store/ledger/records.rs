@@ -7,7 +7,8 @@ use crate::{
     Item,
     entry::{AuthorId, Entry},
     store::{
-        Arrival, Creation, Head, PrunedEntry, SetHash, SetKey, StoreIncarnation, Summary, keys::Fields, keys::Number,
+        Arrival, Creation, Head, PrunedEntry, SetHash, SetKey, StoreIncarnation, Summary, keys::Fields,
+        keys::Number,
     },
 };
 

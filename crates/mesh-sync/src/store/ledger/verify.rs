@@ -121,7 +121,8 @@ impl<B: Backend> Ledger<B> {
             for PrunedEntry { id, author, sequence } in &page {
                 let up_to = self.stored_head(author)?.unwrap_or_default().pruned;
                 if *sequence > up_to {
-                    let problem = format!("{id} is pruned as {sequence} of {author}, who is pruned up to {up_to}");
+                    let problem =
+                        format!("{id} is pruned as {sequence} of {author}, who is pruned up to {up_to}");
                     return Err(self.damaged(problem));
                 }
             }

@@ -43,7 +43,10 @@ impl Comparer for Negentropy {
             let lists = (have.capacity() + need.capacity()) * size_of::<Id>();
             session_bytes = session_bytes.max(said.len() + answer.len() + lists);
         }
-        ensure!(ids(&have) == names(&sets.only_a) && ids(&need) == names(&sets.only_b), "it found something else");
+        ensure!(
+            ids(&have) == names(&sets.only_a) && ids(&need) == names(&sets.only_b),
+            "it found something else"
+        );
         Ok(Taken { bytes, round_trips, cpu, session_bytes })
     }
 }

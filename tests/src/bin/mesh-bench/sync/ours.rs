@@ -46,7 +46,10 @@ impl Comparer for Ours {
         }
         let round_trips = us.cost().round_trips;
         let gives = |outcome: Option<Outcome>, index: &Index| outcome.map(|it| it.give_all(index));
-        ensure!(gives(us.into_outcome(), a).as_ref() == Some(&sets.only_a), "what one gives is not what it has more");
+        ensure!(
+            gives(us.into_outcome(), a).as_ref() == Some(&sets.only_a),
+            "what one gives is not what it has more"
+        );
         ensure!(gives(them.into_outcome(), b).as_ref() == Some(&sets.only_b), "nor is what the other gives");
         Ok(Taken { bytes, round_trips, cpu, session_bytes })
     }

@@ -50,7 +50,11 @@ impl Sets {
         let (mut only_a, mut only_b) = (Vec::new(), Vec::new());
         for n in 0..shape.differences {
             let (one, next) = item(if shape.newest { all + n } else { at });
-            if n % 2 == 0 { only_b.push(one) } else { only_a.push(one) }
+            if n % 2 == 0 {
+                only_b.push(one)
+            } else {
+                only_a.push(one)
+            }
             at = next;
         }
         let sorted = |mut items: Vec<Item>| {
