@@ -108,6 +108,25 @@ impl HlcClock {
         Self { last: mark, mark, drift_max }
     }
 
+    /// A clock that continues after `highest`, for those who make what they stamp durable before anybody sees it.
+    ///
+    /// What they have stored is the mark: pass the highest timestamp in it. So a clock that was stopped for a moment
+    /// goes on in the present, while one with a mark of its own begins up to [`HlcClock::MARK_AHEAD`] ahead of it, and
+    /// peers that refuse timestamps from the future would make its first writes wait so long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mesh_core::{Hlc, HlcClock, WallTime};
+    /// let stored = Hlc::from_wall(WallTime(5_000));
+    /// let mut clock = HlcClock::resume(Some(stored), Duration::from_secs(60));
+    /// assert!(clock.issue(WallTime(1_000))? > stored); // the wall clock was set back
+    /// assert_eq!(clock.issue(WallTime(9_000))?.wall(), WallTime(9_000));
+    /// # Ok::<(), mesh_core::HlcError>(())
+    /// ```
+    pub fn resume(highest: Option<Hlc>, drift_max: Duration) -> Self {
+        Self { last: highest.unwrap_or_default(), mark: Hlc(u64::MAX), drift_max }
+    }
+
     /// The mark to make durable now. Call [`HlcClock::mark_persisted`] after the fsync.
     pub fn mark_to_persist(&self, wall: WallTime) -> Hlc {
         let ahead = u64::try_from(Self::MARK_AHEAD.as_millis()).unwrap_or(u64::MAX);

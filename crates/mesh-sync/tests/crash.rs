@@ -325,6 +325,19 @@ fn redb_with_a_torn_file_has_whole_batches_or_says_that_it_is_damaged() {
 }
 
 #[test]
+fn a_redb_file_that_was_cut_to_nothing_is_damaged_and_not_new() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let left = filled(Redb, folder.path(), 3);
+    let file = &Redb.journals(&left)[0];
+    fs::OpenOptions::new().write(true).open(file).and_then(|file| file.set_len(0)).expect("cut");
+    let Err(error) = Redb.open(&left) else { panic!("it was opened as a new one") };
+    let text = error.to_string();
+    for part in [file.to_str().expect("text"), "empty", "restore it, or remove it"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+#[test]
 fn a_torn_store_goes_on_where_it_was_cut() {
     // The second may have flushed more than is left of its journal.
     for (backend, there, cut) in [(Fjall, 6, 3), (FjallThatFlushes, 60, 200_000)] {

@@ -91,7 +91,7 @@ pub struct Equivocation {
     pub author: AuthorId,
     /// The number.
     pub sequence: AuthorSequence,
-    /// The entries that had it before.
+    /// The entries that had it before; of very many, some.
     pub held: Vec<EntryId>,
     /// The one that came now.
     pub incoming: EntryId,

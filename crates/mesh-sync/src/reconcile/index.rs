@@ -216,7 +216,7 @@ impl Index {
         self.order.rank(self.view(), bound)
     }
 
-    pub(super) fn select(&self, rank: u64) -> Option<&Item> {
+    pub(crate) fn select(&self, rank: u64) -> Option<&Item> {
         self.order.select(rank).map(|slot| self.slab.item(slot))
     }
 

@@ -28,6 +28,10 @@ impl Limits {
     pub const ENTRIES_MIN: u32 = 4_096;
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if *self == Self::default() {
+            // Most do, and no frame limit is 0.
+            return out.push(0);
+        }
         put_varint(out, self.frame_bytes_max.into());
         put_varint(out, self.symbols_max.into());
         put_varint(out, self.entries_max.into());
@@ -38,8 +42,12 @@ impl Limits {
             let value = reader.varint()?;
             u32::try_from(value).map_err(|_| WireError::Invalid { what, value })
         };
+        let frame_bytes_max = number("a frame limit")?;
+        if frame_bytes_max == 0 {
+            return Ok(Self::default());
+        }
         let limits = Self {
-            frame_bytes_max: number("a frame limit")?,
+            frame_bytes_max,
             symbols_max: number("a symbol limit")?,
             entries_max: number("an entry limit")?,
         };

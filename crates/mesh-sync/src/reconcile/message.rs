@@ -16,7 +16,7 @@ use super::{
 use crate::{EntryId, Item};
 
 /// Most tails of a hello.
-pub(super) const TAILS_MAX: u8 = 24;
+pub(super) const TAILS_MAX: u8 = 12;
 
 /// A message of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,7 +73,7 @@ pub struct Hello {
     pub salted: bool,
     /// Bits of its sketch, for a guess at the difference.
     pub probes: Probes,
-    /// Fingerprints of all but its newest 256, 512, … items.
+    /// Fingerprints of all but its newest 256, 1024, 4096, … items.
     pub tails: Vec<Tail>,
 }
 
@@ -90,8 +90,8 @@ pub struct Tail {
 /// The responder's first message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Welcome {
-    /// Its set.
-    pub root: Root,
+    /// Its set, if it is the same: what makes up another one is told by what follows.
+    pub root: Option<Root>,
     /// Its half of the session's key.
     pub nonce: Nonce,
     /// What it accepts.
@@ -256,7 +256,7 @@ impl Hello {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(u8::from(self.cursor.is_some()) | u8::from(self.salted) << 1);
         out.extend_from_slice(&self.key_tag.to_le_bytes());
-        out.extend_from_slice(&self.root.encode());
+        self.root.write(out);
         out.extend_from_slice(&self.nonce.0);
         self.limits.write(out);
         if let Some(cursor) = &self.cursor {
@@ -266,7 +266,8 @@ impl Hello {
         out.extend_from_slice(&self.probes.0);
         out.push(self.tails.len().min(usize::from(TAILS_MAX)) as u8);
         let mut hlc = 0;
-        for tail in self.tails.iter().take(usize::from(TAILS_MAX)) {
+        // The oldest first, so that stamps grow.
+        for tail in self.tails.iter().take(usize::from(TAILS_MAX)).rev() {
             put_bound(out, &mut hlc, &tail.from);
             out.extend_from_slice(&tail.seal.to_le_bytes());
         }
@@ -278,7 +279,7 @@ impl Hello {
             return Err(WireError::Invalid { what: "the flags of a hello", value: flags.into() });
         }
         let key_tag = reader.u64()?;
-        let root = Root::read(reader)?;
+        let root = Root::read_short(reader)?;
         let nonce = Nonce(reader.array()?);
         let limits = Limits::read(reader)?;
         let cursor = match flags & 1 {
@@ -295,13 +296,15 @@ impl Hello {
         for _ in 0..count {
             tails.push(Tail { from: bound(reader, &mut hlc)?, seal: reader.u32()? });
         }
+        tails.reverse();
         Ok(Self { key_tag, root, nonce, limits, cursor, salted: flags & 2 != 0, probes, tails })
     }
 }
 
 impl Welcome {
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.root.encode());
+        out.push(u8::from(self.root.is_some()));
+        self.root.iter().for_each(|root| root.write(out));
         out.extend_from_slice(&self.nonce.0);
         self.limits.write(out);
         put_varint(out, self.estimate);
@@ -316,7 +319,11 @@ impl Welcome {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        let root = Root::read(reader)?;
+        let root = match reader.u8()? {
+            0 => None,
+            1 => Some(Root::read_short(reader)?),
+            flag => return Err(WireError::Invalid { what: "the flag of a welcome", value: flag.into() }),
+        };
         let nonce = Nonce(reader.array()?);
         let limits = Limits::read(reader)?;
         let estimate = reader.varint()?;

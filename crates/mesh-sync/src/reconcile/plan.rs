@@ -18,7 +18,7 @@ const NO_NONCE: Nonce = Nonce([0; 16]);
 
 /// How many items the initiator has in a tail.
 pub(super) fn tail_items(tail: u8) -> u64 {
-    TAIL_MIN << tail.min(TAILS_MAX)
+    TAIL_MIN << (2 * tail.min(TAILS_MAX))
 }
 
 /// The plan for a session with that hello, and a guess at the number of differences.
@@ -70,10 +70,10 @@ fn sketch_or_ranges(index: &Index, hello: &Hello, estimate: u64) -> Plan {
     }
 }
 
-/// Cells that suffice for that many differences in nine of ten cases, and an eighth more, since the number is a guess.
+/// Cells that suffice for that many differences in nine of ten cases, and a tenth more, since the number is a guess.
 pub(super) fn symbols_for(differences: u64) -> usize {
     let d = differences as f64;
-    (d * 1.35 * 1.13 + 2.2 * d.sqrt() + 8.0) as usize
+    (d * 1.35 * 1.1 + 2.2 * d.sqrt() + 8.0) as usize
 }
 
 /// Fingerprints of all but our newest items.

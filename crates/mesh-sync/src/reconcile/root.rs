@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     key::{EpochKey, ItemHasher},
-    wire::{Reader, WireError},
+    wire::{Reader, WireError, put_varint},
 };
 use crate::EntryId;
 
@@ -126,6 +126,21 @@ impl Root {
         let root = Self::read(&mut reader)?;
         reader.end()?;
         Ok(root)
+    }
+
+    /// As few bytes as will do, in messages that are no heartbeats.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.count);
+        out.extend_from_slice(&self.hash.0.to_le_bytes());
+        put_varint(out, self.arrival.sequence);
+        out.extend_from_slice(&self.arrival.incarnation.to_le_bytes());
+    }
+
+    pub(super) fn read_short(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let count = reader.varint()?;
+        let hash = SetHash(reader.u128()?);
+        let sequence = reader.varint()?;
+        Ok(Self { count, hash, arrival: Arrival { incarnation: reader.u64()?, sequence } })
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {

@@ -315,7 +315,7 @@ impl Session {
         let (plan, estimate) = plan::weigh(index, &hello, self.options.salted);
         self.cost.estimate = estimate;
         self.outbox.push_back(Message::Welcome(Welcome {
-            root,
+            root: (plan == Plan::Equal).then_some(root),
             nonce: self.nonce,
             limits: self.options.limits,
             estimate: self.cost.estimate,
@@ -360,7 +360,7 @@ impl Session {
             return Err(SessionError::Unexpected { message: "a plan", state: "a fresh key was asked for" });
         }
         match welcome.plan {
-            Plan::Equal if !welcome.root.same_set(&hello.root) => {
+            Plan::Equal if !welcome.root.is_some_and(|root| root.same_set(&hello.root)) => {
                 return Err(SessionError::Unexpected {
                     message: "a plan for equal sets",
                     state: "roots differ",

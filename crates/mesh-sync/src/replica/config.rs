@@ -37,7 +37,8 @@ pub struct ReplicaConfig {
     pub want_attempts_max: u32,
     /// Entries asked of one peer at once. Default: 2048.
     pub wants_per_peer_max: usize,
-    /// Entries wanted in all; what is beyond is learned of again later. Default: 65536.
+    /// Entries wanted in all, a quarter of them on the word of one peer; what is beyond is learned of again later.
+    /// Default: 65536.
     pub wants_max: usize,
     /// How long a peer may take to acknowledge entries, until they are sent again. Default: 5s.
     pub ack_timeout: Duration,
@@ -59,7 +60,7 @@ pub struct ReplicaConfig {
     pub intake_bytes_per_peer_max: usize,
     /// The same, of all peers. Default: 64 MiB.
     pub intake_bytes_max: usize,
-    /// Bytes of entries that wait for their parents. Default: 16 MiB.
+    /// Bytes of entries that wait for their parents; those of one peer have a quarter. Default: 16 MiB.
     pub orphan_bytes_max: usize,
     /// How long an entry waits for its parents. Default: 30s.
     pub orphan_timeout: Duration,

@@ -1,12 +1,12 @@
 //! Following a peer's arrivals: what it announces and lists is fetched, and the cursor moves behind what is held.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use mesh_core::{Instant, NodeId};
 
 use super::{Listing, Message, Purpose, Refusal, Replica, Work, open};
 use crate::{
-    Item,
+    EntryId, Item,
     planted::PlantedBug,
     reconcile::{Arrival as Cursor, Root},
     store,
@@ -68,6 +68,13 @@ impl Follow {
         }
         self.reach = self.reach.max(listing.last);
         true
+    }
+
+    /// These need not be held for the cursor to pass them.
+    pub(super) fn dismiss(&mut self, ids: &BTreeSet<EntryId>) {
+        if !ids.is_empty() {
+            self.pending.retain(|(_, item)| !ids.contains(&item.id));
+        }
     }
 
     fn advance(&mut self, settled: impl Fn(&Item) -> bool) {
@@ -172,12 +179,13 @@ impl Replica {
             }
             return true;
         }
-        if follow.cursor.is_some() && follow.reach < root.arrival.sequence {
-            self.pull(peer);
-            return false;
-        }
+        let more = follow.cursor.is_some() && follow.reach < root.arrival.sequence;
+        let room = follow.pending.len() < self.config.pending_entries_max / 2;
         self.want_stuck(peer);
-        true
+        if more && room {
+            self.pull(peer);
+        }
+        !more
     }
 
     /// What was listed, is not held, and is not on its way either: it came and was refused, or nobody answered.

@@ -12,13 +12,15 @@ use crate::{
     EntryId, Item,
     planted::PlantedBug,
     reconcile::{Arrival as Cursor, Bulk},
-    store::{ScanLimit, Stored},
+    store::{PrunedEntry, ScanLimit, Stored},
 };
 
 /// Bytes of entries in one message, unless one entry is larger.
 const FRAME_BYTES: usize = 256 << 10;
 /// Entries in one message.
 const FRAME_ENTRIES: usize = 512;
+/// Entries that are sent to see whether a peer has room again.
+const PROBE_ENTRIES: usize = 64;
 const _: () = assert!(FRAME_ENTRIES <= LIST_MAX, "what is sent can be read");
 
 struct Sent {
@@ -44,8 +46,10 @@ pub(super) struct Give {
     items: VecDeque<Item>,
     /// Stretches of our set, in order and apart from `items`.
     stretches: VecDeque<Stretch>,
-    /// What it had no room for.
-    later: Vec<EntryId>,
+    /// What it had no room for. Nothing else of the plan is sent before, or all of it would end here.
+    later: VecDeque<EntryId>,
+    /// Its last answer was that it has no room; tried again with the next heartbeat.
+    full: bool,
     reading: bool,
     pub(super) paging: bool,
     /// Where our arrivals stood when the page was asked for.
@@ -122,6 +126,10 @@ impl Give {
         self.items.front().is_none_or(|item| from <= item).then_some(stretch)
     }
 
+    fn next_later(&mut self, max: usize) -> Vec<EntryId> {
+        self.later.drain(..self.later.len().min(max)).collect()
+    }
+
     fn next_items(&mut self) -> Vec<EntryId> {
         let from = self.stretches.front().and_then(|stretch| match stretch.from {
             Bound::Included(item) | Bound::Excluded(item) => Some(item),
@@ -152,7 +160,9 @@ impl Replica {
             return;
         }
         let mut ids: Vec<EntryId> = give.asked.drain(..give.asked.len().min(FRAME_ENTRIES)).collect();
-        if ids.is_empty() {
+        if ids.is_empty() && !give.full && !give.later.is_empty() {
+            ids = give.next_later(FRAME_ENTRIES);
+        } else if ids.is_empty() && give.later.is_empty() {
             if let Some(stretch) = give.next_stretch() {
                 let limit = ScanLimit { entries: FRAME_ENTRIES, bytes: FRAME_BYTES };
                 let from = stretch.from;
@@ -244,14 +254,18 @@ impl Replica {
             *clean &= all_held;
         }
         let busy = sent.ids.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Busy);
+        let before = give.later.len();
         give.later.extend(busy.map(|(id, _)| *id));
+        give.full = give.later.len() > before;
     }
 
-    /// With each heartbeat, what a peer had no room for is sent again.
+    /// With each heartbeat, some of what a peer had no room for is sent again, and more once that was taken.
     pub(super) fn give_later(&mut self, peer: &NodeId) {
-        if let Some(taker) = self.peers.get_mut(peer) {
-            let later = std::mem::take(&mut taker.give.later);
-            taker.give.asked.extend(later);
+        if let Some(taker) = self.peers.get_mut(peer)
+            && taker.give.full
+        {
+            let some = taker.give.next_later(PROBE_ENTRIES);
+            taker.give.asked.extend(some);
         }
     }
 
@@ -309,15 +323,17 @@ impl Replica {
         }
     }
 
-    pub(super) fn tell_absent(&mut self, peer: &NodeId, ids: &[EntryId], mut pruned: Vec<EntryId>) {
+    pub(super) fn tell_absent(&mut self, peer: &NodeId, ids: &[EntryId], mut pruned: Vec<PrunedEntry>) {
         if let Some(taker) = self.peers.get_mut(peer) {
             taker.give.looking = false;
         }
         pruned.sort_unstable();
+        let was_pruned = |id: &EntryId| pruned.binary_search_by(|pruned| pruned.id.cmp(id)).is_ok();
         // What came in since is neither.
-        let unknown = ids.iter().filter(|id| pruned.binary_search(id).is_err() && self.held(id).is_none());
+        let unknown = ids.iter().filter(|id| !was_pruned(id) && self.held(id).is_none());
         let unknown: Vec<EntryId> = unknown.copied().collect();
         if !pruned.is_empty() {
+            self.show_orders(peer);
             self.send(peer, Message::PrunedBoundary(pruned));
         }
         if !unknown.is_empty() {

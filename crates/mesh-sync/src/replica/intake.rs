@@ -8,9 +8,9 @@ use mesh_core::{Instant, NodeId};
 use super::{Message, Purpose, Refusal, Replica, SubmissionId, SyncEvent, Verdict, Work};
 use crate::{
     EntryId, Item,
-    entry::{Deferral, Entry, Outcome, Rejection, SignatureError, Verified},
+    entry::{AuthorSequence, Deferral, Entry, Outcome, Rejection, SignatureError, Verified},
     planted::PlantedBug,
-    store::BatchReport,
+    store::{BatchReport, PrunedEntry},
 };
 
 /// Bytes in one commit.
@@ -21,6 +21,8 @@ const VERIFY_AT_ONCE: usize = 4096;
 const WAITERS_MAX: usize = 16;
 /// Settled ids that are remembered.
 const SETTLED_MAX: usize = 16_384;
+/// One peer's entries that wait for parents have one of so many shares of the room.
+const ORPHAN_SHARES: usize = 4;
 /// Entries of submissions that are on their way; further ones are refused.
 const SUBMITTED_MAX: usize = 65_536;
 
@@ -223,7 +225,13 @@ impl Replica {
             self.wants.remove(&id);
             return Some(Verdict::Duplicate);
         }
-        if self.intake.orphans.contains_key(&id) {
+        if let Some(orphan) = self.intake.orphans.get(&id) {
+            // Another one may have its parents.
+            for parent in orphan.missing.clone() {
+                if !self.intake.is_under_way(&parent) {
+                    self.want(parent, peer, false);
+                }
+            }
             return Some(Verdict::Orphan);
         }
         let waiter = Waiter::Batch { peer: peer.clone(), batch, at };
@@ -277,6 +285,8 @@ impl Replica {
         if let Some(watermark) = self.retirement.watermark(&entry.author())
             && entry.sequence() <= watermark
         {
+            // Its own bytes tell that it is below the watermark.
+            self.note_boundary(PrunedEntry { id, author: entry.author(), sequence: entry.sequence() });
             return Err(Outcome::Rejected(Rejection::Pruned { watermark }));
         }
         if self.admission.is_deferred(&entry.item())
@@ -295,9 +305,6 @@ impl Replica {
             && !matches!(rejection, Rejection::Signature(_) | Rejection::Malformed(_))
         {
             self.intake.note_settled(id);
-            if matches!(rejection, Rejection::Pruned { .. }) {
-                self.note_boundary(id);
-            }
         }
         self.out.events.push_back(SyncEvent::Rejected { peer: peer.cloned(), id, outcome });
     }
@@ -420,6 +427,10 @@ impl Replica {
                     unready.push((id, entry, from, missing.clone()));
                     continue;
                 }
+                Outcome::Rejected(Rejection::Pruned { .. }) => {
+                    let (author, sequence) = (entry.author(), entry.sequence());
+                    self.note_boundary(PrunedEntry { id, author, sequence });
+                }
                 Outcome::Deferred(_) | Outcome::Rejected(_) => {}
             }
             self.settle(id, &outcome);
@@ -443,7 +454,10 @@ impl Replica {
     /// An entry whose parents are not there waits for them, and they are fetched from whoever sent it.
     fn orphan(&mut self, id: EntryId, entry: Verified, from: Option<NodeId>, missing: Vec<EntryId>) {
         if self.planted.has(PlantedBug::AcceptOrphans) {
-            self.retirement.boundary.extend(missing);
+            // Any number that is pruned would do, and the store does not look.
+            let of = (entry.author(), AuthorSequence(0));
+            let fake = |id| PrunedEntry { id, author: of.0, sequence: of.1 };
+            self.retirement.boundary.extend(missing.into_iter().map(fake));
             if let Some(staged) = self.intake.staged.get_mut(&id) {
                 self.intake.ready.insert(entry.item());
                 staged.stage = Stage::Ready(entry);
@@ -456,13 +470,20 @@ impl Replica {
             self.settle(id, &outcome);
             return;
         };
-        if self.intake.orphan_bytes + bytes > self.config.orphan_bytes_max {
+        let of_peer = self.peers.get(&from).map_or(0, |peer| peer.orphan_bytes);
+        let share = self.config.orphan_bytes_max / ORPHAN_SHARES;
+        if self.intake.orphan_bytes + bytes > self.config.orphan_bytes_max
+            || (of_peer > 0 && of_peer + bytes > share)
+        {
             // No room: nothing remembers it, so that it is asked for or given again.
             self.settle_as(id, &outcome, Some(Verdict::Busy));
             return;
         }
         self.settle(id, &outcome);
         self.intake.orphan_bytes += bytes;
+        if let Some(sender) = self.peers.get_mut(&from) {
+            sender.orphan_bytes += bytes;
+        }
         let mut missing: BTreeSet<EntryId> = missing.into_iter().collect();
         missing.retain(|parent| self.held(parent).is_none());
         for parent in &missing {
@@ -492,13 +513,32 @@ impl Replica {
         }
     }
 
+    /// Parents that are waited for are asked of those who sent their children.
+    pub(super) fn want_parents(&mut self) {
+        let wanted: Vec<(EntryId, NodeId)> = self
+            .intake
+            .orphans
+            .values()
+            .flat_map(|orphan| orphan.missing.iter().map(|parent| (*parent, orphan.from.clone())))
+            .collect();
+        for (parent, holder) in wanted {
+            if !self.intake.is_under_way(&parent) {
+                self.want(parent, &holder, false);
+            }
+        }
+    }
+
     pub(super) fn has_children(&self, parent: &EntryId) -> bool {
         self.intake.children.contains_key(parent)
     }
 
     fn take_orphan(&mut self, id: EntryId) -> Option<Orphan> {
         let orphan = self.intake.orphans.remove(&id)?;
-        self.intake.orphan_bytes -= orphan.entry.encoded().len();
+        let bytes = orphan.entry.encoded().len();
+        self.intake.orphan_bytes -= bytes;
+        if let Some(sender) = self.peers.get_mut(&orphan.from) {
+            sender.orphan_bytes = sender.orphan_bytes.saturating_sub(bytes);
+        }
         for parent in &orphan.missing {
             if let Some(children) = self.intake.children.get_mut(parent) {
                 children.remove(&id);

@@ -7,8 +7,8 @@ use crate::{
     EntryId, Item,
     entry::{AuthorId, AuthorSequence, Entry, SignatureError, Verified, verify_batch},
     store::{
-        Arrival, BatchReport, Checkpoint, EntryStore, Head, Listed, MetadataWrite, ScanLimit, StoreError,
-        Stored,
+        Arrival, BatchReport, Checkpoint, EntryStore, Head, Listed, MetadataWrite, PrunedEntry, ScanLimit,
+        StoreError, Stored,
     },
 };
 
@@ -74,7 +74,7 @@ pub enum Work {
         /// Up to which number entries go.
         watermarks: Vec<(AuthorId, AuthorSequence)>,
         /// Parents that need not be there.
-        boundary: Vec<EntryId>,
+        boundary: Vec<PrunedEntry>,
     },
     /// [`EntryStore::write_metadata`].
     WriteMetadata(Vec<MetadataWrite>),
@@ -96,7 +96,7 @@ pub enum Done {
     /// Empty at the end.
     Arrivals(Vec<Listed>),
     /// Those that were pruned.
-    Pruned(Vec<EntryId>),
+    Pruned(Vec<PrunedEntry>),
     /// Empty at the end.
     Vector(Vec<(AuthorId, Head)>),
     /// What went.
@@ -129,9 +129,7 @@ impl Work {
             Self::Pruned(ids) => {
                 let mut pruned = Vec::new();
                 for id in ids {
-                    if was_pruned(store, id)? {
-                        pruned.push(*id);
-                    }
+                    pruned.extend(find_pruned(store, id)?);
                 }
                 Done::Pruned(pruned)
             }
@@ -175,7 +173,7 @@ fn read(
 }
 
 /// The store lists what was pruned in order, so the one after the id below this one tells.
-fn was_pruned(store: &dyn EntryStore, id: &EntryId) -> Result<bool, StoreError> {
+fn find_pruned(store: &dyn EntryStore, id: &EntryId) -> Result<Option<PrunedEntry>, StoreError> {
     let mut below = id.0;
     for byte in below.iter_mut().rev() {
         let borrow = *byte == 0;
@@ -185,5 +183,5 @@ fn was_pruned(store: &dyn EntryStore, id: &EntryId) -> Result<bool, StoreError> 
         }
     }
     let after = (id.0 != [0; 32]).then_some(EntryId(below));
-    Ok(store.pruned(after.as_ref(), 1)?.first() == Some(id))
+    Ok(store.pruned(after.as_ref(), 1)?.into_iter().next().filter(|pruned| pruned.id == *id))
 }

@@ -13,6 +13,7 @@ use crate::{
         Arrival as Cursor, Root,
         wire::{Reader, WireError, put_varint},
     },
+    store::PrunedEntry,
 };
 
 /// The longest message.
@@ -80,8 +81,9 @@ pub enum Message {
         /// The frame.
         frame: Bytes,
     },
-    /// These were wanted, but pruned: as parents they need not be there.
-    PrunedBoundary(Vec<EntryId>),
+    /// These were wanted, but pruned: as parents they need not be there. It counts as far as the receiver has been
+    /// told to prune these numbers itself.
+    PrunedBoundary(Vec<PrunedEntry>),
     /// These were wanted, but the sender knows nothing of them.
     Unknown(Vec<EntryId>),
     /// The sender won't.
@@ -229,7 +231,15 @@ impl Message {
                 put_varint(&mut out, *number);
                 out.extend_from_slice(frame);
             }
-            Self::PrunedBoundary(ids) => put_ids(&mut out, 15, ids),
+            Self::PrunedBoundary(pruned) => {
+                out.push(15);
+                put_varint(&mut out, pruned.len() as u64);
+                for PrunedEntry { id, author, sequence } in pruned {
+                    out.extend_from_slice(id.as_bytes());
+                    out.extend_from_slice(author.as_bytes());
+                    put_varint(&mut out, sequence.0);
+                }
+            }
             Self::Unknown(ids) => put_ids(&mut out, 16, ids),
             Self::Refuse(refusal) => out.extend([17, *refusal as u8]),
         }
@@ -273,7 +283,15 @@ impl Message {
                 reader.take(frame.len())?;
                 Self::Reconcile { session, number, frame }
             }
-            15 => Self::PrunedBoundary(ids(&mut reader)?),
+            15 => {
+                let count = list_length(&mut reader, 65)?;
+                let mut pruned = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let (id, author) = (EntryId(reader.array()?), AuthorId(reader.array()?));
+                    pruned.push(PrunedEntry { id, author, sequence: AuthorSequence(reader.varint()?) });
+                }
+                Self::PrunedBoundary(pruned)
+            }
             16 => Self::Unknown(ids(&mut reader)?),
             17 => Self::Refuse(one_of(&Refusal::ALL, reader.u8()?, "a refusal")?),
             tag => return Err(WireError::Invalid { what: "a message tag", value: tag.into() }),
@@ -418,7 +436,11 @@ mod tests {
             Message::Caught(cursor),
             Message::Confirm { first: true, heads: vec![(AuthorId([3; 32]), AuthorSequence(4))] },
             Message::Reconcile { session: 1, number: 2, frame: Bytes::from_static(b"frame") },
-            Message::PrunedBoundary(vec![id(4)]),
+            Message::PrunedBoundary(vec![PrunedEntry {
+                id: id(4),
+                author: AuthorId([5; 32]),
+                sequence: AuthorSequence(600),
+            }]),
             Message::Unknown(vec![]),
             Message::Refuse(Refusal::Cursor),
         ]

@@ -51,7 +51,7 @@ use crate::{
     entry::{Admission, AuthorId, DatasetId},
     planted::Planted,
     reconcile::{Index, Root},
-    store::{MetadataWrite, StoreError},
+    store::{MetadataWrite, PrunedEntry, StoreError},
 };
 
 /// The time of an input, on both clocks.
@@ -85,7 +85,7 @@ enum Purpose {
     Page { peer: NodeId, since: crate::reconcile::Arrival, bodies: bool },
     Boundary { peer: NodeId, ids: Vec<EntryId> },
     Vector,
-    Prune { boundary: Vec<EntryId>, watermarks: Vec<(AuthorId, crate::entry::AuthorSequence)> },
+    Prune { boundary: Vec<PrunedEntry>, watermarks: Vec<(AuthorId, crate::entry::AuthorSequence)> },
     Metadata { cursors: Vec<(NodeId, crate::reconcile::Arrival)> },
     Checkpoint { at: u64 },
 }
@@ -167,7 +167,7 @@ impl Replica {
             peers,
             intake: Intake::default(),
             wants: Wants::default(),
-            retirement: Retirement::new(now.at, opened.pruned, opened.ordered),
+            retirement: Retirement::new(now.at, opened.pruned, opened.ordered, opened.orders),
             out: Out::default(),
             jobs: BTreeMap::new(),
             next_job: 0,
@@ -216,6 +216,8 @@ impl Replica {
         connected.connect(now.at, batch);
         self.send_heartbeat(peer);
         self.send_confirm(peer);
+        // What was asked for was forgotten with the connection before.
+        self.want_parents();
         self.pump();
     }
 
@@ -244,7 +246,7 @@ impl Replica {
             Message::Caught(cursor) => self.on_caught(peer, cursor),
             Message::Confirm { first, heads } => self.on_confirm(peer, first, heads),
             Message::Reconcile { session, number, frame } => self.on_reconcile(peer, session, number, &frame),
-            Message::PrunedBoundary(ids) => self.on_boundary(peer, &ids),
+            Message::PrunedBoundary(pruned) => self.on_boundary(peer, &pruned),
             Message::Unknown(ids) => self.on_unknown(peer, &ids),
             Message::Refuse(refusal) => self.on_refusal(peer, refusal),
         }

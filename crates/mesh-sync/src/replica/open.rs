@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Bound};
 use mesh_core::NodeId;
 
 use crate::{
+    EntryId,
     entry::{AuthorId, AuthorSequence, DatasetId},
     reconcile::{
         Arrival as Cursor, EpochKey, Index, Root, SetHash, Sketch,
@@ -18,6 +19,7 @@ const PAGE: usize = 4096;
 const CURSOR: &[u8] = b"replica/cursor/";
 const RETIRED: &[u8] = b"replica/retired/";
 const PRUNE: &[u8] = b"replica/prune";
+const ORDER: &[u8] = b"replica/order/";
 
 /// What was read: the index of a dataset, and what was remembered about peers and prunes.
 pub struct Opened {
@@ -29,6 +31,8 @@ pub struct Opened {
     pub(super) pruned: BTreeMap<AuthorId, AuthorSequence>,
     /// What replicated prunes ask for.
     pub(super) ordered: BTreeMap<AuthorId, AuthorSequence>,
+    /// The newest prune of each author.
+    pub(super) orders: BTreeMap<AuthorId, EntryId>,
     /// Where the checkpoint stands.
     pub(super) checkpoint: u64,
 }
@@ -70,10 +74,20 @@ impl Opened {
             retired: Vec::new(),
             pruned: read_pruned(store)?,
             ordered: BTreeMap::new(),
+            orders: BTreeMap::new(),
             checkpoint,
         };
         opened.read_metadata(store)?;
         Ok(opened)
+    }
+
+    /// The highest timestamp in the store.
+    ///
+    /// Nobody hears of an entry before it is stored, so a node's clock continues after the highest of its datasets:
+    /// see [`HlcClock::resume`](mesh_core::HlcClock::resume).
+    pub fn highest(&self) -> Option<mesh_core::Hlc> {
+        let last = self.index.len().checked_sub(1)?;
+        self.index.select(last).map(|item| item.hlc)
     }
 
     fn read_metadata(&mut self, store: &dyn EntryStore) -> Result<(), StoreError> {
@@ -81,6 +95,10 @@ impl Opened {
         each(store, CURSOR, |key, value| {
             let cursor = read_cursor(value);
             self.cursors.extend(node(key).zip(cursor));
+        })?;
+        each(store, ORDER, |key, value| {
+            let order = <[u8; 32]>::try_from(key).ok().zip(<[u8; 32]>::try_from(value).ok());
+            self.orders.extend(order.map(|(author, id)| (AuthorId(author), EntryId(id))));
         })?;
         each(store, RETIRED, |key, _| self.retired.extend(node(key)))?;
         if let Some(watermarks) = store.metadata(PRUNE)? {
@@ -158,8 +176,23 @@ pub(super) fn retired_write(peer: &NodeId, retired: bool) -> MetadataWrite {
     MetadataWrite { key: [RETIRED, peer.as_str().as_bytes()].concat(), value: retired.then(Vec::new) }
 }
 
-pub(super) fn prune_write(ordered: &BTreeMap<AuthorId, AuthorSequence>) -> MetadataWrite {
-    MetadataWrite { key: PRUNE.to_vec(), value: Some(encode_watermarks(ordered)) }
+/// Forgets the prune of an author, since another one says the same.
+pub(super) fn order_gone(author: &AuthorId) -> MetadataWrite {
+    MetadataWrite { key: [ORDER, author.as_bytes()].concat(), value: None }
+}
+
+/// What prunes ask for, and where it is said.
+pub(super) fn prune_writes(
+    ordered: &BTreeMap<AuthorId, AuthorSequence>,
+    orders: &BTreeMap<AuthorId, EntryId>,
+) -> Vec<MetadataWrite> {
+    let order = |(author, id): (&AuthorId, &EntryId)| MetadataWrite {
+        key: [ORDER, author.as_bytes()].concat(),
+        value: Some(id.as_bytes().to_vec()),
+    };
+    let mut writes: Vec<MetadataWrite> = orders.iter().map(order).collect();
+    writes.push(MetadataWrite { key: PRUNE.to_vec(), value: Some(encode_watermarks(ordered)) });
+    writes
 }
 
 /// Watermarks as bytes: what a prune entry carries.

@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) settle: Settle,
     /// Bytes of its entries that are on their way in.
     pub(super) intake_bytes: usize,
+    /// Bytes of its entries that wait for their parents.
+    pub(super) orphan_bytes: usize,
     /// When it last sent entries.
     pub(super) entries_at: Instant,
     /// What it holds of each author.
@@ -41,6 +43,8 @@ pub(super) struct Peer {
     /// Arrivals of ours that it brought on this connection, as first and last of each run; of too many runs the
     /// latest. What it brought is not listed to it.
     brought: VecDeque<(u64, u64)>,
+    /// Whether it was sent the prunes that are in force here.
+    pub(super) knows_orders: bool,
     /// Which of our confirmations it was sent.
     pub(super) confirm_sent: Option<u64>,
 }
@@ -61,10 +65,12 @@ impl Peer {
             give: Give::default(),
             settle: Settle::new(now),
             intake_bytes: 0,
+            orphan_bytes: 0,
             entries_at: Instant::ZERO,
             confirmed: BTreeMap::new(),
             has_confirmed: false,
             brought: VecDeque::new(),
+            knows_orders: false,
             confirm_sent: None,
         }
     }
@@ -85,6 +91,7 @@ impl Peer {
         self.root = None;
         self.in_sync = false;
         self.confirm_sent = None;
+        self.knows_orders = false;
         self.brought.clear();
         self.follow.interrupt();
         self.give = Give::default();

@@ -15,7 +15,7 @@ use crate::{
     EntryId, Item,
     entry::{AuthorId, AuthorSequence, Collection, Draft, Entry, Kind},
     planted::PlantedBug,
-    store::Head,
+    store::{Head, PrunedEntry},
 };
 
 /// The collection of prunes. Its documents are named after their authors.
@@ -30,8 +30,10 @@ pub(super) struct Retirement {
     pruned: BTreeMap<AuthorId, AuthorSequence>,
     /// What prunes ask for.
     ordered: BTreeMap<AuthorId, AuthorSequence>,
+    /// The newest prune of each author, by which others see what they may forget.
+    orders: BTreeMap<AuthorId, EntryId>,
     /// Parents that need not be there, to be written.
-    pub(super) boundary: Vec<EntryId>,
+    pub(super) boundary: Vec<PrunedEntry>,
     /// What is held of each author, and since which look.
     heads: BTreeMap<AuthorId, (AuthorSequence, u64)>,
     look: u64,
@@ -44,10 +46,12 @@ impl Retirement {
         now: Instant,
         pruned: BTreeMap<AuthorId, AuthorSequence>,
         ordered: BTreeMap<AuthorId, AuthorSequence>,
+        orders: BTreeMap<AuthorId, EntryId>,
     ) -> Self {
         Self {
             pruned,
             ordered,
+            orders,
             boundary: Vec::new(),
             heads: BTreeMap::new(),
             look: 0,
@@ -130,6 +134,9 @@ impl Replica {
 
     /// A prune up to `wanted`, as far as it is confirmed; `None` if it would change nothing. Let `author` sign it,
     /// one of those whose prunes are obeyed, and submit it.
+    ///
+    /// Ask with nothing wanted now and then: where a prune that is in force here was itself pruned, as happens to
+    /// one of an author whose disk was restored, others may never hear of it, and it has to be said again.
     pub fn prune_draft(
         &self,
         author: &AuthorId,
@@ -159,13 +166,18 @@ impl Replica {
                 watermarks.push((*of, sequence));
             }
         }
-        if watermarks.is_empty() {
+        if watermarks.is_empty() && !self.is_unstated() {
             return None;
         }
         all.retain(|_, sequence| *sequence >= AuthorSequence::FIRST);
         let collection = Collection::new(PRUNE_COLLECTION).expect("it is a valid name");
         let draft = Draft::put(&collection, author.as_bytes().to_vec(), open::encode_watermarks(&all));
         Some(PruneDraft { draft, watermarks, held_up_by: held_up_by.into_iter().collect() })
+    }
+
+    /// Whether a prune that is in force here is not there to tell others.
+    fn is_unstated(&self) -> bool {
+        self.retirement.orders.values().any(|id| self.held(id).is_none())
     }
 
     /// Retention as the settings say.
@@ -184,16 +196,38 @@ impl Replica {
         {
             return;
         }
+        let mut stated = BTreeMap::new();
         // One that can't be read orders nothing.
         for (author, mut sequence) in open::decode_watermarks(&entry.payload()).unwrap_or_default() {
             if author == entry.author() {
                 // A prune never removes itself.
                 sequence = sequence.min(AuthorSequence(entry.sequence().0 - 1));
             }
+            stated.insert(author, sequence);
             let ordered = self.retirement.ordered.entry(author).or_default();
             *ordered = (*ordered).max(sequence);
         }
-        self.metadata.push(open::prune_write(&self.retirement.ordered));
+        if self.retirement.ordered.iter().all(|(author, up_to)| stated.get(author) >= Some(up_to)) {
+            // It says all that earlier ones do.
+            let gone = self.retirement.orders.keys().map(open::order_gone);
+            self.metadata.extend(gone);
+            self.retirement.orders.clear();
+        }
+        self.retirement.orders.insert(entry.author(), entry.id());
+        let (ordered, orders) = (&self.retirement.ordered, &self.retirement.orders);
+        self.metadata.extend(open::prune_writes(ordered, orders));
+        self.peers.values_mut().for_each(|peer| peer.knows_orders = false);
+    }
+
+    /// Sends a peer the prunes that are in force here, which it may not have got to yet: what is told of pruned
+    /// entries is worth nothing to it without them.
+    pub(super) fn show_orders(&mut self, peer: &NodeId) {
+        let orders: Vec<EntryId> = self.retirement.orders.values().copied().collect();
+        let held: Vec<EntryId> = orders.into_iter().filter(|id| self.held(id).is_some()).collect();
+        let Some(taker) = self.peers.get_mut(peer) else { return };
+        if !std::mem::replace(&mut taker.knows_orders, true) {
+            taker.give.asked.extend(held);
+        }
     }
 
     #[cfg(feature = "planted-bugs")]
@@ -202,8 +236,8 @@ impl Replica {
     }
 
     /// A parent that need not be there, if somebody waits for it.
-    pub(super) fn note_boundary(&mut self, parent: EntryId) {
-        if self.has_children(&parent) {
+    pub(super) fn note_boundary(&mut self, parent: PrunedEntry) {
+        if self.has_children(&parent.id) {
             self.retirement.boundary.push(parent);
         }
     }
@@ -221,7 +255,7 @@ impl Replica {
 
     pub(super) fn on_removed(
         &mut self,
-        boundary: &[EntryId],
+        boundary: &[PrunedEntry],
         watermarks: Vec<(AuthorId, AuthorSequence)>,
         removed: &[Item],
     ) {
@@ -230,14 +264,22 @@ impl Replica {
             self.intake.note_settled(item.id);
         }
         self.retirement.pruned.extend(watermarks.iter().copied());
+        let watermarks_raised = !watermarks.is_empty();
         if !watermarks.is_empty() {
             // The store has dropped it.
             self.checkpoint = 0;
             let removed = removed.len() as u64;
             self.out.events.push_back(SyncEvent::Pruned { removed, watermarks });
         }
-        let gone: Vec<EntryId> = removed.iter().map(|item| item.id).chain(boundary.iter().copied()).collect();
+        let gone: Vec<EntryId> =
+            removed.iter().map(|item| item.id).chain(boundary.iter().map(|one| one.id)).collect();
         self.release_children(&gone);
+        if !watermarks_raised {
+            self.advance_all();
+            return;
+        }
+        // What peers say was pruned may be covered by now.
+        self.want_parents();
         self.advance_all();
     }
 

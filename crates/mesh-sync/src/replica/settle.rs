@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_core::{Instant, NodeId};
 
-use super::{Message, Refusal, Replica, SyncEvent};
+use super::{Message, Refusal, Replica, SyncEvent, peer::Peer};
 use crate::{
     planted::PlantedBug,
     reconcile::{Arrival as Cursor, Outcome, Root, Session, SessionError, SessionOptions},
@@ -13,6 +13,8 @@ use crate::{
 
 /// The shortest pause between two comparisons with one peer.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// What lies at least between two comparisons that one peer begins. Honest ones pause for longer.
+const ANSWER_PAUSE: Duration = Duration::from_millis(300);
 /// Deferred entries that a comparison is told to leave out.
 const UNWANTED_MAX: usize = 4096;
 
@@ -42,6 +44,10 @@ pub(super) struct Settle {
     ended: Option<(Root, Root)>,
     salted: bool,
     audited: Instant,
+    /// When the peer began the last one that was answered.
+    answered: Option<Instant>,
+    /// How many ended by the peer's fault, since one that did not.
+    faults: u32,
 }
 
 impl Settle {
@@ -56,6 +62,8 @@ impl Settle {
             ended: None,
             salted: false,
             audited: now,
+            answered: None,
+            faults: 0,
         }
     }
 
@@ -84,6 +92,12 @@ impl Replica {
             if settle.seen != (ours, root) || settle.differ_since.is_none() {
                 settle.differ_since = Some(now);
             }
+            let is_news = |ended: (Root, Root)| !ended.0.same_set(&ours) || !ended.1.same_set(&root);
+            if settle.ended.is_some_and(is_news) {
+                // What the last comparison was of no help for is not what there is now.
+                settle.not_before = settle.not_before.min(now + BACKOFF_MIN);
+                settle.ended = None;
+            }
             settle.differ_first.get_or_insert(now);
         }
         settle.seen = (ours, root);
@@ -92,9 +106,12 @@ impl Replica {
         }
         let followed_all = self.follow_root(peer, root, same);
         self.look_at_lag(peer);
+        // Following may be stuck at something that nobody gives.
+        let first = self.peers.get(peer).and_then(|peer| peer.settle.differ_first);
+        let long = first.is_some_and(|first| now.since(first) >= self.config.reconcile_at_latest);
         if same {
             self.audit(peer);
-        } else if followed_all {
+        } else if followed_all || long {
             self.compare(peer);
         }
     }
@@ -126,8 +143,10 @@ impl Replica {
         if settle.running.is_some() || sender.give.has_plan(now) || now < settle.not_before {
             return;
         }
-        // Of two that have never met, the one with the lower name begins at once.
+        // Of two that have never met, the one with the lower name begins at once. Two that have both read all of the
+        // other's arrivals wait for nothing: what they lack comes by a comparison only.
         let wait = match sender.follow.cursor {
+            Some(_) if self.has_read_all(sender) => self.config.heartbeat_interval / 2,
             Some(_) => self.config.reconcile_after,
             None if self.local < *peer => Duration::ZERO,
             None => self.config.heartbeat_interval * 2,
@@ -140,6 +159,16 @@ impl Replica {
         }
         let salted = settle.salted;
         self.begin(peer, salted);
+    }
+
+    /// Whether both cursors are at the end, or the peer has none, so that nothing on its way explains that the sets
+    /// differ.
+    fn has_read_all(&self, peer: &Peer) -> bool {
+        let theirs = peer.root.map(|root| root.arrival);
+        let ours = self.index.root().arrival;
+        peer.follow.is_idle()
+            && peer.follow.cursor == theirs
+            && peer.followed.is_none_or(|followed| followed == ours)
     }
 
     fn session_options(&self, salted: bool) -> SessionOptions {
@@ -198,6 +227,7 @@ impl Replica {
             return;
         };
         let settle = &mut with.settle;
+        settle.faults = 0;
         let roots = (ours, with.root.unwrap_or_default());
         // The same roots as after the last one: it has brought nothing.
         let in_vain =
@@ -226,7 +256,13 @@ impl Replica {
             }
             let ours_goes_on = leads && with.settle.running.as_ref().is_some_and(|running| running.initiator);
             let is_known = with.settle.running.is_some();
-            if ours_goes_on || with.give.has_plan(self.now.at) || (!is_known && !self.has_session_room()) {
+            let now = self.now.at;
+            let too_soon = with.settle.answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE);
+            if too_soon
+                || ours_goes_on
+                || with.give.has_plan(self.now.at)
+                || (!is_known && !self.has_session_room())
+            {
                 self.send(peer, Message::Refuse(Refusal::Busy));
                 return;
             }
@@ -235,6 +271,7 @@ impl Replica {
             let running = self.running(id, session, false);
             if let Some(with) = self.peers.get_mut(peer) {
                 with.settle.running = Some(running);
+                with.settle.answered = Some(now);
             }
         }
         let deadline = self.now.at + self.config.session_timeout;
@@ -259,9 +296,14 @@ impl Replica {
     pub(super) fn end_session(&mut self, peer: &NodeId, error: Option<SessionError>) {
         let now = self.now.at;
         let pause = BACKOFF_MIN.mul_f64(0.5 + self.dice.unit());
+        let pause_max = self.config.reconcile_backoff_max;
         let Some(with) = self.peers.get_mut(peer) else { return };
         if with.settle.running.take().is_some() {
-            with.settle.not_before = now + pause;
+            // What was lost may come through the next time. Who breaks the rules is asked ever less often.
+            let is_its_fault = matches!(error, Some(error) if !matches!(error, SessionError::Refused(_)));
+            with.settle.faults = if is_its_fault { with.settle.faults + 1 } else { with.settle.faults };
+            let pause = pause * (1 << with.settle.faults.saturating_sub(1).min(16));
+            with.settle.not_before = now + pause.min(pause_max);
             self.out.events.push_back(SyncEvent::ReconcileFailed { peer: peer.clone(), error });
         }
     }

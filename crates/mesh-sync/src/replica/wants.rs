@@ -5,16 +5,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mesh_core::{Instant, NodeId};
 
 use super::{Message, Replica};
-use crate::{EntryId, planted::PlantedBug};
+use crate::{EntryId, planted::PlantedBug, store::PrunedEntry};
 
 /// Peers that are remembered as holders of a wanted entry.
 const HOLDERS_MAX: usize = 4;
-/// Wants that are looked at in one step.
+/// Wants by one peer that are looked at in one step.
 const ASKED_AT_ONCE: usize = 4096;
+/// So many of one peer that have to wait, and those behind them wait too.
+const WAITING_SEEN: usize = 64;
+/// Wants that came up by one peer have one of so many shares of the room, so that one who lists what there isn't
+/// leaves room for others.
+const SHARES: usize = 4;
 /// Names in one message.
 const NAMES_AT_ONCE: usize = 1024;
 
 struct Want {
+    /// By whom it came up.
+    by: NodeId,
     holders: Vec<NodeId>,
     asked: Option<(NodeId, Instant)>,
     attempts: u32,
@@ -25,9 +32,11 @@ struct Want {
 pub(super) struct Wants {
     wants: BTreeMap<EntryId, Want>,
     deadlines: BTreeSet<(Instant, EntryId)>,
-    /// In the order in which they came up, so parents first. May name some that are settled.
-    unasked: VecDeque<EntryId>,
+    /// By the peer by whom they came up, in that order, so parents first. May name some that are settled.
+    unasked: BTreeMap<NodeId, VecDeque<EntryId>>,
     in_flight: BTreeMap<NodeId, usize>,
+    /// How many came up by each peer.
+    by_peer: BTreeMap<NodeId, usize>,
 }
 
 impl Wants {
@@ -51,14 +60,22 @@ impl Wants {
             }
             return;
         }
-        if self.wants.len() >= max {
+        let of_peer = self.by_peer.get(holder).copied().unwrap_or(0);
+        if self.wants.len() >= max || of_peer >= max / SHARES {
             return;
         }
-        let want = Want { holders: vec![holder.clone()], asked: None, attempts: 0 };
+        self.by_peer.insert(holder.clone(), of_peer + 1);
+        let want = Want { by: holder.clone(), holders: vec![holder.clone()], asked: None, attempts: 0 };
         self.wants.insert(id, want);
         match coming {
             Some(deadline) => self.note_asked(id, holder.clone(), deadline),
-            None => self.unasked.push_back(id),
+            None => self.note_waiting(id),
+        }
+    }
+
+    fn note_waiting(&mut self, id: EntryId) {
+        if let Some(want) = self.wants.get(&id) {
+            self.unasked.entry(want.by.clone()).or_default().push_back(id);
         }
     }
 
@@ -83,7 +100,13 @@ impl Wants {
     /// It came, or is not to be had.
     pub(super) fn remove(&mut self, id: &EntryId) {
         self.note_unasked(*id);
-        self.wants.remove(id);
+        let Some(want) = self.wants.remove(id) else { return };
+        if let Some(count) = self.by_peer.get_mut(&want.by) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_peer.remove(&want.by);
+            }
+        }
     }
 
     /// A peer is gone: what it was asked for is asked of others.
@@ -105,7 +128,7 @@ impl Wants {
         if want.holders.is_empty() {
             self.remove(id);
         } else if was_asked {
-            self.unasked.push_back(*id);
+            self.note_waiting(*id);
         }
     }
 }
@@ -121,9 +144,26 @@ impl Replica {
     /// Asks for what is wanted, each entry of one peer that has room.
     pub(super) fn ask(&mut self) {
         let mut asked: BTreeMap<NodeId, Vec<EntryId>> = BTreeMap::new();
+        // One who lists what it doesn't have is in nobody's way.
+        for by in self.wants.unasked.keys().cloned().collect::<Vec<_>>() {
+            self.ask_for(&by, &mut asked);
+        }
+        self.wants.unasked.retain(|_, ids| !ids.is_empty());
+        for (peer, ids) in asked {
+            for ids in ids.chunks(NAMES_AT_ONCE) {
+                self.send(&peer, Message::Want(ids.to_vec()));
+            }
+        }
+    }
+
+    fn ask_for(&mut self, by: &NodeId, asked: &mut BTreeMap<NodeId, Vec<EntryId>>) {
+        let Some(mut unasked) = self.wants.unasked.remove(by) else { return };
         let mut waiting = VecDeque::new();
-        for _ in 0..self.wants.unasked.len().min(ASKED_AT_ONCE) {
-            let Some(id) = self.wants.unasked.pop_front() else { break };
+        for _ in 0..unasked.len().min(ASKED_AT_ONCE) {
+            if waiting.len() >= WAITING_SEEN {
+                break;
+            }
+            let Some(id) = unasked.pop_front() else { break };
             let Some(want) = self.wants.wants.get(&id).filter(|want| want.asked.is_none()) else { continue };
             let count = want.holders.len();
             // Another one each time.
@@ -143,13 +183,9 @@ impl Replica {
             }
         }
         while let Some(id) = waiting.pop_back() {
-            self.wants.unasked.push_front(id);
+            unasked.push_front(id);
         }
-        for (peer, ids) in asked {
-            for ids in ids.chunks(NAMES_AT_ONCE) {
-                self.send(&peer, Message::Want(ids.to_vec()));
-            }
-        }
+        self.wants.unasked.insert(by.clone(), unasked);
     }
 
     pub(super) fn expire_wants(&mut self) {
@@ -165,7 +201,7 @@ impl Replica {
             } else if attempts >= self.config.want_attempts_max {
                 self.wants.remove(&id);
             } else {
-                self.wants.unasked.push_back(id);
+                self.wants.note_waiting(id);
             }
         }
     }
@@ -174,15 +210,28 @@ impl Replica {
         ids.iter().for_each(|id| self.wants.lose_holder(id, peer));
     }
 
-    /// What a peer has pruned need not be there as a parent. Only what it was asked for counts.
-    pub(super) fn on_boundary(&mut self, peer: &NodeId, ids: &[EntryId]) {
-        for id in ids {
-            if self.wants.was_asked(id, peer) {
-                self.wants.remove(id);
-                self.intake.note_settled(*id);
-                self.note_boundary(*id);
+    /// What a peer has pruned need not be there as a parent, nor for the cursor in that peer's arrivals.
+    ///
+    /// It counts only for what the peer was asked for, and only below a watermark that is in force here: a peer alone
+    /// can't make us do without anything. One that is not covered yet is asked for again after the next prune. Should
+    /// the entry exist after all, it is taken from whoever has it, since it does not count as settled.
+    pub(super) fn on_boundary(&mut self, peer: &NodeId, pruned: &[PrunedEntry]) {
+        let mut dismissed = BTreeSet::new();
+        for one in pruned {
+            if !self.wants.was_asked(&one.id, peer) {
+                continue;
+            }
+            if self.retirement.watermark(&one.author).is_some_and(|up_to| one.sequence <= up_to) {
+                self.wants.remove(&one.id);
+                self.note_boundary(*one);
+                dismissed.insert(one.id);
+            } else {
+                self.wants.lose_holder(&one.id, peer);
             }
         }
-        self.advance_all();
+        if let Some(sender) = self.peers.get_mut(peer) {
+            sender.follow.dismiss(&dismissed);
+        }
+        self.advance(peer);
     }
 }

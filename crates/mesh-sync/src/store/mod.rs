@@ -33,7 +33,7 @@ pub use self::{
     set_hash::{SetHash, SetKey},
     types::{
         Arrival, Authored, BatchReport, Checkpoint, Creation, Head, Listed, MetadataRecord, MetadataWrite,
-        ScanLimit, StoreIncarnation, Stored, Summary, VerifyReport,
+        PrunedEntry, ScanLimit, StoreIncarnation, Stored, Summary, VerifyReport,
     },
 };
 use crate::{
@@ -176,7 +176,7 @@ pub trait EntryStore: Send + Sync {
     /// with what went, from within the write, so it must not write to this store. If it is cut short, the next
     /// [`Datasets::open`] completes it.
     ///
-    /// The ids that went are kept, as parents that need not be there, and so are those in `boundary`. A store that
+    /// The names of what went are kept, as parents that need not be there, and so are those in `boundary`. A store that
     /// begins after a prune has none of them: give it those of [`EntryStore::pruned`] of its source, or entries
     /// that build on pruned ones wait for their parents for ever.
     ///
@@ -188,16 +188,16 @@ pub trait EntryStore: Send + Sync {
     fn prune(
         &self,
         watermarks: &[(AuthorId, AuthorSequence)],
-        boundary: &[EntryId],
+        boundary: &[PrunedEntry],
         on_removed: &mut dyn FnMut(&[Item]),
     ) -> Result<u64, StoreError>;
 
-    /// At most `limit` ids of what was pruned, in their order, after `after`.
+    /// At most `limit` of what was pruned, in the order of the ids, after `after`.
     ///
     /// # Errors
     ///
     /// [`StoreError`], if the store can't be read.
-    fn pruned(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<EntryId>, StoreError>;
+    fn pruned(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<PrunedEntry>, StoreError>;
 
     /// A value of the metadata.
     ///

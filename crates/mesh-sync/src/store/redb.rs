@@ -1,6 +1,7 @@
 //! A store in one file: a copy-on-write B-tree.
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
@@ -35,7 +36,7 @@ impl RedbStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::InUse`] if it is open already, [`StoreError::Damaged`] if it can't be read.
+    /// [`StoreError::InUse`] if it is open already, [`StoreError::Damaged`] if it can't be read, or is empty.
     pub fn in_file(file: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::new(RedbBackend::open(file.as_ref())?)
     }
@@ -58,12 +59,19 @@ impl RedbBackend {
     pub fn open(file: &Path) -> Result<Self, StoreError> {
         let explain = |error| store_error("open", file, error);
         guarded(file, || {
+            match fs::metadata(file) {
+                Ok(there) if there.len() == 0 => {
+                    // redb would take it for a new one.
+                    let problem = "it is empty, which it never was".to_owned();
+                    return Err(StoreError::Damaged { path: file.to_owned(), problem });
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => make(file)?,
+                Err(error) => return Err(io_error("open", file.to_owned(), error)),
+            }
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES);
-            let database = builder.create(file).map_err(|error| explain(error.into()))?;
-            let write = database.begin_write().map_err(|error| explain(error.into()))?;
-            write.open_table(TABLE).map_err(|error| explain(error.into()))?;
-            write.commit().map_err(|error| explain(error.into()))?;
+            let database = builder.open(file).map_err(|error| explain(error.into()))?;
             Ok(Self { path: file.to_owned(), database: RwLock::new(database) })
         })
     }
@@ -154,6 +162,27 @@ impl Backend for RedbBackend {
             }
         })
     }
+}
+
+/// Makes an empty tree under another name and moves it here, so that a file that is there has a tree in it.
+fn make(file: &Path) -> Result<(), StoreError> {
+    let failed = |error| io_error("make", file.to_owned(), error);
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = PathBuf::from(unfinished);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let explain = |error| store_error("make", file, error);
+    let database = Database::create(&unfinished).map_err(|error| explain(error.into()))?;
+    let write = database.begin_write().map_err(|error| explain(error.into()))?;
+    write.open_table(TABLE).map_err(|error| explain(error.into()))?;
+    write.commit().map_err(|error| explain(error.into()))?;
+    drop(database);
+    fs::rename(&unfinished, file).map_err(failed)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 fn store_error(verb: &'static str, file: &Path, error: Error) -> StoreError {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{SetHash, SetKey};
 use crate::{
     EntryId, Item,
-    entry::{AuthorSequence, DatasetId, Equivocation, Outcome, Verified},
+    entry::{AuthorId, AuthorSequence, DatasetId, Equivocation, Outcome, Verified},
 };
 
 /// The number of an entry in the order in which a store got them. The first is 1.
@@ -62,6 +62,17 @@ pub struct Stored {
     pub arrival: Arrival,
     /// The entry, with the bytes that came in.
     pub entry: Verified,
+}
+
+/// What is left of an entry that was pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PrunedEntry {
+    /// Its id, which children still name.
+    pub id: EntryId,
+    /// Its author.
+    pub author: AuthorId,
+    /// Its number, at or below that author's watermark.
+    pub sequence: AuthorSequence,
 }
 
 /// A stored entry's name.

@@ -34,10 +34,12 @@ pub(crate) struct Options {
     pub(crate) flips_permille: u32,
     /// Clocks may be set back while a node is down.
     pub(crate) clocks_jump: bool,
-    /// The clock's mark is not read at a start: a bug, planted.
-    pub(crate) forget_mark: bool,
+    /// The clock does not continue after what is stored: a bug, planted.
+    pub(crate) forget_stamps: bool,
     /// One node's clock is so far ahead.
     pub(crate) ahead_ms: u64,
+    /// Only connections are cut; nobody crashes.
+    pub(crate) only_cuts: bool,
     pub(crate) config: ReplicaConfig,
 }
 
@@ -84,8 +86,29 @@ impl Options {
             late_ms: if rng.bool() { rng.u64(1000..40_000) } else { 0 },
             flips_permille: if rng.bool() { 20 } else { 0 },
             clocks_jump: rng.bool(),
-            forget_mark: false,
+            forget_stamps: false,
+            only_cuts: false,
             config,
+        }
+    }
+
+    /// Good disks, clocks and lines, and the settings that people have; but lines are cut, and nodes may crash.
+    pub(crate) fn cut_lines(seed: u64, only_cuts: bool) -> Self {
+        let picked = Self::pick(seed);
+        Self {
+            loss_percent: 0,
+            latency_ms_max: picked.latency_ms_max.min(50),
+            disk_ms_max: picked.disk_ms_max.min(20),
+            fault_every_ms: 3000,
+            restores: false,
+            prunes: false,
+            ahead_ms: 0,
+            late_ms: 0,
+            flips_permille: 0,
+            clocks_jump: false,
+            only_cuts,
+            config: ReplicaConfig::default(),
+            ..picked
         }
     }
 

@@ -33,8 +33,8 @@ fn every_planted_bug_is_caught() {
 }
 
 #[test]
-fn a_clock_whose_mark_is_forgotten_is_caught() {
-    check("ForgetMark", |options| run(&Options { forget_mark: true, ..options.clone() }));
+fn a_clock_that_forgets_what_was_stamped_is_caught() {
+    check("ForgetStamps", |options| run(&Options { forget_stamps: true, ..options.clone() }));
 }
 
 #[test]

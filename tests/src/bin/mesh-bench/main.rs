@@ -1,13 +1,15 @@
-//! Figures of whole clusters, over real QUIC with mutual TLS on loopback.
+//! Figures of whole clusters, over real QUIC with mutual TLS on loopback, and of sync's parts by themselves.
 //!
 //! `gossip` measures membership, `node` is one member in a process of its own
-//! (so that it can be killed and frozen for real), `transport` measures RPC.
+//! (so that it can be killed and frozen for real), `transport` measures RPC,
+//! `sync` what it costs to compare sets.
 
 mod gossip;
 mod load;
 mod node;
 mod peers;
 mod registry;
+mod sync;
 mod transport;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +30,8 @@ enum Area {
     Node(node::Options),
     /// The registry: latency, rates, watches, and what users wait for when a process dies.
     Registry(registry::Options),
+    /// Anti-entropy: what comparing two sets costs, and what a store takes and gives.
+    Sync(sync::Options),
     /// RPC: what a call costs over HTTP/3, HTTP/2, stock tonic and bare QUIC.
     Transport(transport::Options),
     /// A server, until it is killed.
@@ -44,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Area::Gossip(options) => runtime.block_on(gossip::run(options)),
         Area::Node(options) => runtime.block_on(node::run(options)),
         Area::Registry(options) => runtime.block_on(registry::run(options)),
+        Area::Sync(options) => sync::run(&options),
         Area::Transport(options) => runtime.block_on(transport::run(options)),
         Area::TransportServer(options) => runtime.block_on(transport::run_server(options)),
         Area::TransportMemory => runtime.block_on(transport::run_memory()),

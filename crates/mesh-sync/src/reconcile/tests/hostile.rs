@@ -23,7 +23,7 @@ fn begun(index: &Index) -> (Session, Box<Hello>) {
 
 fn welcome(plan: Plan) -> Message {
     Message::Welcome(Welcome {
-        root: Root { count: u64::MAX, hash: SetHash(7), arrival: Arrival::default() },
+        root: Some(Root { count: u64::MAX, hash: SetHash(7), arrival: Arrival::default() }),
         nonce: Nonce([9; 16]),
         limits: Limits::default(),
         estimate: u64::MAX,

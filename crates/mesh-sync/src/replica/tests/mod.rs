@@ -1,6 +1,7 @@
 //! Stories of a few replicas over a loopback: everything that is sent arrives at once, unless it is dropped.
 
 mod bounds;
+mod hostile;
 mod loopback;
 #[cfg(feature = "planted-bugs")]
 mod planted;
@@ -49,6 +50,8 @@ pub(super) struct Loop {
     pub(super) messages: u64,
     /// Whether a message is dropped: from, to, message.
     pub(super) drops: Drops,
+    /// Messages to others than these nodes: from, message.
+    pub(super) outside: Vec<(usize, Message)>,
 }
 
 /// Where time begins, so that stamps may be before it.
@@ -67,7 +70,14 @@ impl Loop {
             let replica = open(&store, at, now, config.clone());
             Node { store, replica, events: Vec::new() }
         });
-        Self { nodes: nodes.collect(), now, bytes: 0, messages: 0, drops: Box::new(|_, _, _| false) }
+        Self {
+            nodes: nodes.collect(),
+            now,
+            bytes: 0,
+            messages: 0,
+            drops: Box::new(|_, _, _| false),
+            outside: Vec::new(),
+        }
     }
 
     pub(super) fn connect(&mut self, a: usize, b: usize) {
@@ -106,7 +116,10 @@ impl Loop {
                     let bytes: Bytes = message.encode();
                     self.bytes += bytes.len() as u64;
                     self.messages += 1;
-                    let other = (0..self.nodes.len()).find(|other| name(*other) == to).expect("a node");
+                    let Some(other) = (0..self.nodes.len()).find(|other| name(*other) == to) else {
+                        self.outside.push((at, message));
+                        continue;
+                    };
                     if !(self.drops)(at, other, &message) {
                         let message = Message::decode(&bytes).expect("what is written can be read");
                         self.nodes[other].replica.handle_message(self.now, &name(at), message);

@@ -14,6 +14,10 @@ use crate::{
     store::{Backend, BatchReport, Head, MetadataWrite, StoreError, Write, keys},
 };
 
+/// Of an author that gives one number to ever more entries, so many are told with each: reading all of them each
+/// time would cost ever more.
+const TWINS_TOLD: usize = 16;
+
 /// A batch as far as it was looked at: what it will write, and what its later entries see of its earlier ones.
 struct Batch {
     state: State,
@@ -116,7 +120,7 @@ impl<B: Backend> Ledger<B> {
         Ok(self.backend.get(&keys::pruned(self.number, id))?.is_some())
     }
 
-    /// The entries of an author that have this number already.
+    /// Entries of an author that have this number already; of very many, some.
     fn with_number(
         &self,
         batch: &Batch,
@@ -126,9 +130,10 @@ impl<B: Backend> Ledger<B> {
         let from = keys::numbered(self.number, &author, sequence);
         let mut below = from.clone();
         keys::increment(&mut below);
-        let held = self.list_authored((&from, &below), usize::MAX)?;
+        let held = self.list_authored((&from, &below), TWINS_TOLD)?;
         let mut ids: Vec<EntryId> = held.into_iter().map(|authored| authored.item.id).collect();
         ids.extend(batch.numbered.get(&(author, sequence)).into_iter().flatten());
+        ids.truncate(TWINS_TOLD);
         Ok(ids)
     }
 

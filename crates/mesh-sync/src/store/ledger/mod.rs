@@ -13,12 +13,12 @@ use std::{
 };
 
 pub use self::open::Store;
-use self::records::{Place, State, decode_entry, decode_head};
+use self::records::{Place, State, decode_entry, decode_head, decode_pruned};
 use super::{
     Arrival, Authored, Backend, BatchReport, Checkpoint, Creation, EntryStore, Head, Listed,
-    METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, MetadataRecord, MetadataWrite, ScanLimit, SetKey,
-    StoreError, StoreIncarnation, Stored, Summary, VerifyReport, Write,
-    keys::{self, Number, Space},
+    METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, MetadataRecord, MetadataWrite, PrunedEntry, ScanLimit,
+    SetKey, StoreError, StoreIncarnation, Stored, Summary, VerifyReport, Write,
+    keys::{self, Number},
 };
 use crate::{
     EntryId, Item,
@@ -207,21 +207,15 @@ impl<B: Backend> EntryStore for Ledger<B> {
     fn prune(
         &self,
         watermarks: &[(AuthorId, AuthorSequence)],
-        boundary: &[EntryId],
+        boundary: &[PrunedEntry],
         on_removed: &mut dyn FnMut(&[Item]),
     ) -> Result<u64, StoreError> {
         self.raise_watermarks(watermarks, boundary)?;
         self.sweep(on_removed)
     }
 
-    fn pruned(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<EntryId>, StoreError> {
-        let (first, below) = keys::whole(Space::Pruned, self.number);
-        let from = after.map_or(first, |id| behind(keys::pruned(self.number, id)));
-        self.collect((&from, &below), limit, |key, _| {
-            let mut fields = keys::Fields(key);
-            let id = fields.id()?;
-            fields.end(id)
-        })
+    fn pruned(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<PrunedEntry>, StoreError> {
+        self.list_pruned(after, limit)
     }
 
     fn metadata(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

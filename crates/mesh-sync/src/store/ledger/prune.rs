@@ -2,12 +2,12 @@
 
 use super::{
     Ledger,
-    records::{State, encode_head},
+    records::{State, encode_head, encode_pruned},
 };
 use crate::{
-    EntryId, Item,
+    Item,
     entry::{AuthorId, AuthorSequence},
-    store::{Authored, Backend, Head, StoreError, Write, keys},
+    store::{Authored, Backend, Head, PrunedEntry, StoreError, Write, keys},
 };
 
 /// How many entries one commit removes.
@@ -20,7 +20,7 @@ impl<B: Backend> Ledger<B> {
     pub(super) fn raise_watermarks(
         &self,
         watermarks: &[(AuthorId, AuthorSequence)],
-        boundary: &[EntryId],
+        boundary: &[PrunedEntry],
     ) -> Result<(), StoreError> {
         let mut guard = self.writer();
         let state = self.take_state(&mut guard)?;
@@ -43,9 +43,9 @@ impl<B: Backend> Ledger<B> {
         for (author, head) in &heads {
             writes.push(Write::put(keys::head(self.number, author), encode_head(head)));
         }
-        for id in boundary {
-            if self.place(id)?.is_none() {
-                writes.push(Write::put(keys::pruned(self.number, id), []));
+        for pruned in boundary {
+            if self.place(&pruned.id)?.is_none() {
+                writes.push(Write::put(keys::pruned(self.number, &pruned.id), encode_pruned(pruned)));
             }
         }
         if writes.is_empty() {
@@ -130,13 +130,14 @@ impl<B: Backend> Ledger<B> {
         let place = self.place(&item.id)?;
         let place =
             place.ok_or_else(|| self.damaged(format!("entry {} is only with its author", item.id)))?;
+        let pruned = PrunedEntry { id: item.id, author: *author, sequence: one.sequence };
         writes.extend([
             Write::remove(keys::by_id(number, &item.id)),
             Write::remove(keys::order(number, item)),
             Write::remove(keys::arrival(number, place.arrival)),
             Write::remove(keys::entry(number, place.arrival)),
             Write::remove(keys::authored(number, author, one.sequence, &item.id)),
-            Write::put(keys::pruned(number, &item.id), []),
+            Write::put(keys::pruned(number, &item.id), encode_pruned(&pruned)),
         ]);
         let summary = &mut state.summary;
         summary.count = summary.count.saturating_sub(1);

@@ -2,12 +2,12 @@
 
 use std::ops::Bound;
 
-use super::{Ledger, behind, decode_head};
+use super::{Ledger, behind, decode_head, decode_pruned};
 use crate::{
     EntryId, Item,
     entry::AuthorId,
     store::{
-        Arrival, Authored, Backend, Head, Listed, ScanLimit, StoreError, Stored,
+        Arrival, Authored, Backend, Head, Listed, PrunedEntry, ScanLimit, StoreError, Stored,
         keys::{self, Fields, Space},
     },
 };
@@ -96,6 +96,16 @@ impl<B: Backend> Ledger<B> {
             key.end(())?;
             value.end(Authored { sequence, item })
         })
+    }
+
+    pub(super) fn list_pruned(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<PrunedEntry>, StoreError> {
+        let (first, below) = keys::whole(Space::Pruned, self.number);
+        let from = after.map_or(first, |id| behind(keys::pruned(self.number, id)));
+        self.collect((&from, &below), limit, decode_pruned)
     }
 
     pub(super) fn list_heads(

@@ -5,9 +5,10 @@ use mesh_core::Hlc;
 
 use crate::{
     Item,
-    entry::Entry,
+    entry::{AuthorId, Entry},
     store::{
-        Arrival, Creation, Head, SetHash, SetKey, StoreIncarnation, Summary, keys::Fields, keys::Number,
+        Arrival, Creation, Head, PrunedEntry, SetHash, SetKey, StoreIncarnation, Summary, keys::Fields,
+        keys::Number,
     },
 };
 
@@ -136,6 +137,20 @@ pub(super) fn encode_item(item: &Item) -> Vec<u8> {
     value.extend_from_slice(&item.hlc.to_bits().to_be_bytes());
     value.extend_from_slice(item.id.as_bytes());
     value
+}
+
+pub(super) fn encode_pruned(pruned: &PrunedEntry) -> Vec<u8> {
+    let mut value = pruned.author.as_bytes().to_vec();
+    value.extend_from_slice(&pruned.sequence.0.to_be_bytes());
+    value
+}
+
+pub(super) fn decode_pruned(key: &[u8], value: &[u8]) -> Option<PrunedEntry> {
+    let (mut key, mut value) = (Fields(key), Fields(value));
+    let id = key.id()?;
+    let pruned = PrunedEntry { id, author: AuthorId(value.array()?), sequence: value.sequence()? };
+    key.end(())?;
+    value.end(pruned)
 }
 
 pub(super) fn encode_head(head: &Head) -> Vec<u8> {

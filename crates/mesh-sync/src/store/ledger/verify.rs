@@ -7,7 +7,7 @@ use crate::{
     EntryId,
     entry::AuthorId,
     store::{
-        Arrival, Backend, Head, SetHash, StoreError, Summary, VerifyReport,
+        Arrival, Backend, Head, PrunedEntry, SetHash, StoreError, Summary, VerifyReport,
         keys::{self, Space},
     },
 };
@@ -29,7 +29,7 @@ impl<B: Backend> Ledger<B> {
         }
         self.verify_indexes(&state)?;
         let authors = self.verify_authors(&state)?;
-        let pruned = self.size(Space::Pruned)?;
+        let pruned = self.verify_pruned()?;
         Ok(VerifyReport { entries: counted.count, bytes: counted.bytes, authors, pruned })
     }
 
@@ -111,6 +111,27 @@ impl<B: Backend> Ledger<B> {
             return Err(self.damaged(format!("its authors have {held} entries, there are {count}")));
         }
         Ok(authors)
+    }
+
+    /// What is left of each pruned entry says truly that it was pruned.
+    fn verify_pruned(&self) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.list_pruned(after.as_ref(), AT_ONCE)?;
+            for PrunedEntry { id, author, sequence } in &page {
+                let up_to = self.stored_head(author)?.unwrap_or_default().pruned;
+                if *sequence > up_to {
+                    let problem =
+                        format!("{id} is pruned as {sequence} of {author}, who is pruned up to {up_to}");
+                    return Err(self.damaged(problem));
+                }
+            }
+            count += page.len() as u64;
+            match page.last() {
+                Some(last) => after = Some(last.id),
+                None => return Ok(count),
+            }
+        }
     }
 
     fn verify_head(&self, author: &AuthorId, stored: &Head) -> Result<(), StoreError> {

@@ -1,11 +1,15 @@
 //! What goes, and stays away.
 
 use crate::{
-    EntryId, Item,
-    entry::{AuthorSequence, Outcome, Rejection},
-    store::{Arrival, SetHash},
+    Item,
+    entry::{AuthorSequence, Outcome, Rejection, Verified},
+    store::{Arrival, PrunedEntry, SetHash},
     testing::workbench::{Workbench, Writer, ids},
 };
+
+fn pruned_of(entry: &Verified) -> PrunedEntry {
+    PrunedEntry { id: entry.id(), author: entry.author(), sequence: entry.sequence() }
+}
 
 pub(super) fn what_is_pruned_is_gone_and_refused(bench: &Workbench) {
     let opened = bench.open();
@@ -32,10 +36,10 @@ pub(super) fn what_is_pruned_is_gone_and_refused(bench: &Workbench) {
     assert_eq!(opened.insert(&chain[..4]), [refused.clone(), refused.clone(), refused.clone(), refused]);
     assert_eq!(opened.insert(&chain[4..]), [Outcome::Duplicate, Outcome::Duplicate]);
     assert_eq!(opened.insert(&[child]), [Outcome::Stored { arrival: Arrival(10) }]);
-    let mut expected = ids(&chain[..4]);
+    let mut expected = chain[..4].iter().map(pruned_of).collect::<Vec<_>>();
     expected.sort_unstable();
     assert_eq!(opened.store.pruned(None, 10).expect("read"), expected);
-    assert_eq!(opened.store.pruned(Some(&expected[1]), 1).expect("read"), expected[2..3]);
+    assert_eq!(opened.store.pruned(Some(&expected[1].id), 1).expect("read"), expected[2..3]);
     opened.verify();
 }
 
@@ -64,7 +68,7 @@ pub(super) fn a_new_store_takes_children_of_what_was_pruned_elsewhere(bench: &Wo
     let chain = writer.chain(4);
     let waiting = opened.insert(&chain[2..3]);
     assert!(matches!(waiting[..], [Outcome::Deferred(_)]));
-    let boundary: Vec<EntryId> = ids(&chain[..2]);
+    let boundary: Vec<PrunedEntry> = chain[..2].iter().map(pruned_of).collect();
     let watermark = AuthorSequence(2);
     let pruned = opened.store.prune(&[(writer.id(), watermark)], &boundary, &mut |_| {}).expect("pruned");
     assert_eq!(pruned, 0);
