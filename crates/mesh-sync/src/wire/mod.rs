@@ -5,4 +5,4 @@
 #[rustfmt::skip]
 mod generated;
 
-pub(crate) use generated::*;
+pub use generated::*;
