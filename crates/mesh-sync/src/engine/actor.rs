@@ -42,6 +42,8 @@ const DELIVERY_PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Rounds with one peer that end equal are remembered at most this often.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
+/// How often what scrapes read is brought up to date.
+const BOARD_EVERY: Duration = Duration::from_millis(250);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What came of work on another thread.
@@ -113,6 +115,9 @@ pub(super) struct Actor {
     written_waiters: Vec<Box<dyn FnOnce() + Send>>,
     observers: Vec<Observer>,
     pub(super) blobs: super::blobs::Blobs,
+    /// Peers that there is to be a stream to, and is none.
+    absent: Vec<NodeId>,
+    next_board: Instant,
     next_minute: Instant,
     stopping: bool,
 }
@@ -127,7 +132,7 @@ impl Actor {
         inbox: mpsc::Receiver<FromPeer>,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
-        let next_minute = core.clock.now();
+        let (next_board, next_minute) = (core.clock.now(), core.clock.now());
         Self {
             core,
             dataset,
@@ -146,6 +151,8 @@ impl Actor {
             written_waiters: Vec::new(),
             observers: Vec::new(),
             blobs: super::blobs::Blobs::default(),
+            absent: Vec::new(),
+            next_board,
             next_minute,
             stopping: false,
         }
@@ -158,6 +165,7 @@ impl Actor {
             self.replica.add_peer(self.core.now(), &peer);
         }
         lock(&self.dataset.board).prune_digest = self.replica.prune_digest();
+        self.note_absent();
         loop {
             self.drain();
             if self.stopping && self.jobs.is_empty() {
@@ -192,10 +200,13 @@ impl Actor {
         let now = self.core.now();
         self.look_at_links();
         self.replica.handle_timeout(now);
-        {
+        if now.at >= self.next_board {
+            self.next_board = now.at + BOARD_EVERY;
             let mut board = lock(&self.dataset.board);
             board.peers = self.replica.peers();
             board.queue = self.queue.stats();
+            drop(board);
+            self.note_absent();
         }
         if now.at >= self.next_minute {
             self.next_minute = now.at + MINUTE;
@@ -362,6 +373,7 @@ impl Actor {
         }
         let gone: Vec<NodeId> =
             self.links.keys().filter(|peer| !current.contains_key(*peer)).cloned().collect();
+        let mut changed = !gone.is_empty();
         for peer in gone {
             self.links.remove(&peer);
             self.replica.handle_disconnected(self.core.now(), &peer);
@@ -387,6 +399,10 @@ impl Actor {
             self.relate_connected(&peer);
             lock(&self.dataset.board).problems.remove(&peer);
             self.replica.handle_connected(now, &peer);
+            changed = true;
+        }
+        if changed {
+            self.note_absent();
         }
     }
 
@@ -422,6 +438,7 @@ impl Actor {
             }
         }
         self.replica.add_peer(now, peer);
+        self.note_absent();
         self.core.dial.notify_one();
         Ok(())
     }
@@ -433,6 +450,7 @@ impl Actor {
         self.replica.retire(now, peer);
         self.queue.remove_peer(peer);
         self.deliveries.remove(peer);
+        self.note_absent();
         was
     }
 
@@ -443,6 +461,7 @@ impl Actor {
         let _ = books.peers.add(peer, Relationship { standing: Standing::Retired, ..known });
         drop(books);
         self.replica.retire(self.core.now(), peer);
+        self.note_absent();
         true
     }
 
@@ -602,15 +621,18 @@ impl Actor {
             return 0;
         }
         let at = self.moment();
-        let wanted = self.dataset.wanted(&self.core.local);
-        let absent: Vec<NodeId> = wanted.into_iter().filter(|peer| !self.links.contains_key(peer)).collect();
-        for peer in &absent {
+        for peer in &self.absent {
             for entry in entries {
                 // Where there is no room, anti-entropy brings it there.
                 let _ = self.queue.enqueue(peer, entry.id(), entry.encoded().len() as u64, at);
             }
         }
-        absent.len()
+        self.absent.len()
+    }
+
+    fn note_absent(&mut self) {
+        let wanted = self.dataset.neighbours(&self.core.local);
+        self.absent = wanted.into_iter().filter(|peer| !self.links.contains_key(peer)).collect();
     }
 
     /// Signs a draft and has it stored.
@@ -826,10 +848,16 @@ impl Actor {
         self.writing_books = false;
         match result {
             Ok(()) => {
-                tickets.queue.map(|ticket| self.queue.on_written(ticket));
+                if let Some(ticket) = tickets.queue {
+                    self.queue.on_written(ticket);
+                }
                 let mut books = lock(&self.dataset.books);
-                tickets.peers.map(|ticket| books.peers.journal().on_written(ticket));
-                tickets.access.map(|ticket| books.access.journal().on_written(ticket));
+                if let Some(ticket) = tickets.peers {
+                    books.peers.journal().on_written(ticket);
+                }
+                if let Some(ticket) = tickets.access {
+                    books.access.journal().on_written(ticket);
+                }
                 drop(books);
                 self.written_waiters.drain(..).for_each(|told| told());
             }

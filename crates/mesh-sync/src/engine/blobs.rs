@@ -54,18 +54,15 @@ impl Actor {
 
     /// After the view was read: what is missing of the last writes.
     pub(super) fn look_for_blobs(&mut self) {
-        let blobs: Vec<EntryId> = {
-            let documents = self.dataset.view.read();
-            let blobs = documents.versions().filter(|(_, version)| version.kind == Kind::Blob);
-            blobs.map(|(_, version)| version.item.id).take(WAITING_MAX).collect()
-        };
-        if blobs.is_empty() {
-            return;
-        }
         let (core, dataset) = (Arc::clone(&self.core), Arc::clone(&self.dataset));
         self.core.spawn(async move {
             let (reading, chunks) = (Arc::clone(&dataset), Arc::clone(&core.chunks));
             let found = tokio::task::spawn_blocking(move || {
+                let blobs: Vec<EntryId> = {
+                    let documents = reading.view.read();
+                    let blobs = documents.versions().filter(|(_, version)| version.kind == Kind::Blob);
+                    blobs.map(|(_, version)| version.item.id).take(WAITING_MAX).collect()
+                };
                 let mut missing = Vec::new();
                 for id in blobs {
                     let Ok(found) = reading.store.get(&[id]) else { continue };

@@ -354,7 +354,7 @@ impl Core {
                     self.known_peer(&front, peer)?;
                     BTreeSet::from([peer.clone()])
                 }
-                None => front.wanted(&self.local),
+                None => front.neighbours(&self.local),
             };
             rounds.push((front, peers));
         }
@@ -535,8 +535,7 @@ impl Core {
     /// What a scrape tells, as of the last time that tasks of datasets looked.
     #[cfg(feature = "metrics")]
     pub(crate) fn gauges(&self) -> crate::counters::Gauges {
-        let mut gauges = crate::counters::Gauges::default();
-        gauges.streams = self.links().len();
+        let mut gauges = crate::counters::Gauges { streams: self.links().len(), ..Default::default() };
         for front in self.all() {
             let summary = front.store.summary();
             gauges.datasets += 1;

@@ -157,10 +157,19 @@ impl Dataset {
         active.map(|(peer, _)| peer.clone()).collect()
     }
 
-    /// To whom there is to be a stream.
-    pub(super) fn wanted(&self, local: &NodeId) -> BTreeSet<NodeId> {
+    /// Peers that it is synced with directly.
+    pub(super) fn neighbours(&self, local: &NodeId) -> BTreeSet<NodeId> {
+        dial::neighbours(local, &self.active())
+    }
+
+    /// To whom there is to be a stream: neighbours, those that a delivery waits for, and one of the others in turn, so
+    /// that each confirms what it holds now and then.
+    pub(super) fn wanted(&self, local: &NodeId, turn: u64) -> BTreeSet<NodeId> {
         let active = self.active();
         let mut wanted = dial::neighbours(local, &active);
+        let others: Vec<&NodeId> = active.iter().filter(|peer| !wanted.contains(*peer)).collect();
+        let in_turn = others.get(usize::try_from(turn).unwrap_or(0) % others.len().max(1)).copied().cloned();
+        wanted.extend(in_turn);
         let needed = lock(&self.board).needed.clone();
         wanted.extend(needed.into_iter().filter(|peer| active.contains(peer)));
         wanted

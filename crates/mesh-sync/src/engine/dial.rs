@@ -26,6 +26,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_millis(1500);
 /// The node whose name comes later lets the other one call first, so that there are seldom two streams.
 const COURTESY: Duration = Duration::from_millis(400);
+/// How long a peer that is no neighbour is synced with directly when it is its turn.
+const TURN: Duration = Duration::from_secs(30);
 /// How often who is wanted is looked at without being told to.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -53,9 +55,10 @@ pub(super) fn neighbours(local: &NodeId, peers: &BTreeSet<NodeId>) -> BTreeSet<N
 impl Core {
     /// Nodes that some dataset wants a stream to.
     fn wanted(&self) -> BTreeSet<NodeId> {
+        let turn = self.clock.now().as_nanos() / u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX);
         let mut wanted = BTreeSet::new();
         for dataset in self.all() {
-            wanted.extend(dataset.wanted(&self.local));
+            wanted.extend(dataset.wanted(&self.local, turn));
         }
         wanted
     }
@@ -155,15 +158,31 @@ impl Core {
     }
 }
 
+/// Ends streams that this node has opened and wants no more. The other side opens one if it does.
+fn end_unwanted(core: &Core, wanted: &BTreeSet<NodeId>, since: &mut BTreeMap<NodeId, Instant>) {
+    let now = core.clock.now();
+    let links = core.links();
+    let is_idle =
+        |peer: &NodeId| links.iter().any(|link| link.dialled && link.peer == *peer) && !wanted.contains(peer);
+    since.retain(|peer, _| is_idle(peer));
+    for link in links.iter().filter(|link| is_idle(&link.peer)) {
+        if now.since(*since.entry(link.peer.clone()).or_insert(now)) >= TURN {
+            link.close("it is another peer's turn");
+        }
+    }
+}
+
 /// Sees to it that there are streams to those who are wanted.
 pub(super) async fn run(core: Arc<Core>) {
     let mut stop = core.stop.subscribe();
     // Since when a peer that is to call first has not.
     let mut missing: BTreeMap<NodeId, Instant> = BTreeMap::new();
+    let mut unwanted: BTreeMap<NodeId, Instant> = BTreeMap::new();
     loop {
         let now = core.clock.now();
         let wanted = core.wanted();
         missing.retain(|peer, _| wanted.contains(peer));
+        end_unwanted(&core, &wanted, &mut unwanted);
         for peer in wanted {
             if core.link(&peer).is_some() {
                 missing.remove(&peer);
@@ -205,10 +224,13 @@ pub(super) async fn run(core: Arc<Core>) {
             });
         }
         tokio::select! {
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
             () = core.dial.notified() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+    }
+    for link in core.links() {
+        link.close("this node shuts down");
     }
 }
 

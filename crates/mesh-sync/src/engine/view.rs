@@ -1,6 +1,9 @@
 //! The documents of a dataset, read from its store in the background and kept up by commits.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::{
+    ops::Bound,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -9,13 +12,13 @@ use super::{Change, DocumentHead};
 use crate::{
     documents::{Applied, DocumentKey, Documents, Version},
     entry::{AuthorId, AuthorSequence, Kind, Verified},
-    store::{Arrival, EntryStore, StoreError},
+    store::{EntryStore, ScanLimit, StoreError},
 };
 
 /// Conflicts that are remembered.
 const CONFLICTS_MAX: usize = 1000;
 /// Entries that are read together while a view is made.
-const PAGE: usize = 256;
+const PAGE: ScanLimit = ScanLimit { entries: 512, bytes: 4 << 20 };
 
 /// The last writes to documents. Readers wait until all that was held at the start is in it.
 pub(super) struct View {
@@ -63,7 +66,7 @@ impl View {
         }
     }
 
-    /// Reads what arrived up to now, blocking. Commits may go on meanwhile: the order makes no difference.
+    /// Reads what is held, blocking. Commits may go on meanwhile: the order makes no difference.
     pub(super) fn fill(&self, store: &dyn EntryStore, is_over: impl Fn() -> bool) {
         let outcome = self.fill_pages(store, is_over);
         self.ready.send_replace(match outcome {
@@ -73,17 +76,13 @@ impl View {
     }
 
     fn fill_pages(&self, store: &dyn EntryStore, is_over: impl Fn() -> bool) -> Result<(), StoreError> {
-        let last = store.summary().last_arrival;
-        let mut from = Arrival::FIRST;
-        while from <= last && !is_over() {
-            let page = store.arrivals(from, PAGE)?;
-            let Some(end) = page.last() else { break };
-            from = end.arrival.next();
-            let ids: Vec<_> = page.iter().map(|listed| listed.item.id).collect();
-            // What was pruned meanwhile is not there.
-            let entries: Vec<_> = store.get(&ids)?.into_iter().flatten().collect();
+        let mut from = Bound::Unbounded;
+        while !is_over() {
+            let page = store.scan(from, PAGE)?;
+            let Some(last) = page.last() else { break };
+            from = Bound::Excluded(last.entry.item());
             let mut documents = self.write();
-            for stored in &entries {
+            for stored in &page {
                 documents.apply(&stored.entry);
             }
         }
