@@ -61,6 +61,22 @@ async fn every_kind_of_call_works_on_both_transports_and_names_the_peer() {
 }
 
 #[tokio::test]
+async fn both_ends_of_a_connection_have_the_same_exporter_and_no_other_connection_has() {
+    let world = World::new(Setup::default()).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for (transport, lane) in [(Transport::Http3, Lane::User), (Transport::Http2, Lane::Bulk)] {
+        for _ in 0..2 {
+            let answer = soon(world.over(transport).say(text("", 1))).await.unwrap();
+            let ours = *answer.extensions().get::<crate::ChannelExporter>().unwrap();
+            let theirs = answer.metadata().get_bin("exporter-bin").unwrap().to_bytes().unwrap();
+            assert_eq!(&ours.as_bytes()[..], &theirs[..], "{transport}");
+            assert!(seen.insert(*ours.as_bytes()), "a new connection over {transport} has one of its own");
+            world.channel(lane).drop_connection();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_handler_that_panics_takes_no_other_call_with_it() {
     let mut world = World::new(Setup::default()).await;
     for (transport, lane) in [(Transport::Http3, Lane::User), (Transport::Http2, Lane::Bulk)] {

@@ -90,7 +90,15 @@ impl UnaryService<Text> for Say {
     type Future = Answer<Text>;
     fn call(&mut self, request: Request<Text>) -> Self::Future {
         let answer = text(signed(&request, &request.get_ref().text), request.get_ref().number);
-        Box::pin(async move { Ok(Response::new(answer)) })
+        let exporter = request.extensions().get::<PeerInfo>().and_then(|peer| peer.exporter);
+        Box::pin(async move {
+            let mut response = Response::new(answer);
+            if let Some(exporter) = exporter {
+                let value = tonic::metadata::MetadataValue::from_bytes(exporter.as_bytes());
+                response.metadata_mut().insert_bin("exporter-bin", value);
+            }
+            Ok(response)
+        })
     }
 }
 

@@ -1,0 +1,8 @@
+//! Engines over streams in memory.
+
+pub(crate) mod bench;
+mod durable;
+#[cfg(feature = "rpc")]
+mod grpc;
+mod hostile;
+mod stories;

@@ -1,0 +1,147 @@
+//! What outlives an engine, and who decides about it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::bench::*;
+use crate::{
+    config::Access,
+    engine::{Queued, RoundOutcome, SyncError},
+    entry::{Author, AuthorSequence, Draft, Entry, Outcome, Rejection},
+    memory::MemoryNetwork,
+};
+
+#[cfg(feature = "fjall")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_a_folder_is_free_again_after_a_shutdown_and_has_everything() {
+    use crate::store::{FjallOptions, FjallStore};
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || {
+        let store =
+            FjallStore::in_folder(folder.path(), FjallOptions::default()).expect("nobody else has it");
+        Disk { stores: Arc::new(store), ..Disk::default() }
+    };
+    let network = MemoryNetwork::default();
+    for run in 0..3 {
+        let engine = start(&network, 1, config(Access::Cluster), &open()).await;
+        let sync = engine.handle();
+        let mut writes = Vec::new();
+        for at in 0..100 {
+            let sync = sync.clone();
+            let write = async move { sync.put(&notes(), &list(), format!("{run} {at}"), "here").await };
+            writes.push(tokio::spawn(write));
+        }
+        for write in writes {
+            soon(write).await.expect("no panic").expect("written");
+        }
+        for earlier in 0..=run {
+            assert_eq!(value(&sync, &format!("{earlier} 99")).await.as_deref(), Some(&b"here"[..]));
+        }
+        let author = sync.status().await.datasets[0].authors[0];
+        assert_eq!(author.contiguous, AuthorSequence(100 * (run + 1)), "no number is left out or used twice");
+        network.remove(&node(1));
+        drop(sync);
+        soon(engine.shutdown()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_is_there_again_after_a_restart() {
+    let (network, disk) = (MemoryNetwork::default(), Disk::default());
+    let engine = start(&network, 1, config(Access::Cluster), &disk).await;
+    let sync = engine.handle();
+    sync.set_peers(peers(&[2]));
+    until(|| async { sync.status().await.datasets[0].peers.len() == 1 }).await;
+    let written = sync.put(&notes(), &list(), "key", "1").await.expect("written");
+    // Durable with this answer, also if it was queued before.
+    let queued = sync.queue(&notes(), &node(2), written.id).await.expect("queued");
+    assert_eq!(queued, Queued::Duplicate);
+    let stranger = sync.queue(&notes(), &node(7), written.id).await.expect_err("no peer").to_string();
+    assert!(stranger.contains("n7 is no peer of notes"), "{stranger}");
+    soon(engine.shutdown()).await;
+
+    let engine = start(&network, 1, config(Access::Cluster), &disk).await;
+    let sync = engine.handle();
+    assert_eq!(sync.status().await.datasets[0].queue.entries, 1);
+    let other = start(&network, 2, config(Access::Cluster), &Disk::default()).await;
+    has(&other.handle(), "key", "1").await;
+    until(|| async { sync.status().await.datasets[0].queue.entries == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_others_have_signed_have_an_outcome_each() {
+    let network = MemoryNetwork::default();
+    let engines = cluster(&network, &[1, 2]).await;
+    let (a, b) = (engines[0].handle(), engines[1].handle());
+    let mut author = Author::new(key(9), notes(), AuthorSequence::FIRST);
+    let wall = mesh_core::Clock::wall(&mesh_core::SystemClock);
+    let good = author.sign(Draft::put(&list(), "key", "1"), mesh_core::Hlc::from_wall(wall)).expect("signs");
+    let mut bytes = good.encoded().to_vec();
+    *bytes.last_mut().expect("some") ^= 1;
+    let forged = Entry::decode(bytes.into()).expect("its form is right");
+    let entries = vec![good.clone().into_entry(), forged, good.into_entry()];
+    let outcomes = a.submit(&notes(), entries).await.expect("taken");
+    assert!(matches!(outcomes[0], Outcome::Stored { .. }), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Outcome::Rejected(Rejection::Signature(_))), "{outcomes:?}");
+    assert!(outcomes[2].is_held(), "{outcomes:?}");
+    has(&b, "key", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relationship_opens_a_dataset_and_its_end_closes_it() {
+    let network = MemoryNetwork::default();
+    let a = start(&network, 1, config(Access::Ask), &Disk::default()).await;
+    let b = start(&network, 2, config(Access::Ask), &Disk::default()).await;
+    let (a, b) = (a.handle(), b.handle());
+    a.put(&notes(), &list(), "key", "1").await.expect("written");
+    a.create_relationship(&node(2), &notes()).await.expect("room");
+    b.create_relationship(&node(1), &notes()).await.expect("room");
+    has(&b, "key", "1").await;
+    a.remove_relationship(&node(2), &notes()).await.expect("a peer");
+    a.put(&notes(), &list(), "key", "2").await.expect("written");
+    let rounds = soon(b.sync_now(Some(&notes()), None, Duration::from_millis(300))).await.expect("a peer");
+    assert!(matches!(rounds[0].outcome, RoundOutcome::NotConnected { .. }), "{rounds:?}");
+    assert_eq!(value(&b, "key").await.as_deref(), Some(&b"1"[..]));
+    let gone = a.retire(&notes(), &node(2)).await.expect_err("no peer");
+    assert!(matches!(gone, SyncError::UnknownPeer { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_overwritten_is_pruned_everywhere_once_all_have_it() {
+    let network = MemoryNetwork::default();
+    let engines = cluster(&network, &[1, 2]).await;
+    let (a, b) = (engines[0].handle(), engines[1].handle());
+    for at in 0..10 {
+        a.put(&notes(), &list(), "key", format!("{at}")).await.expect("written");
+    }
+    has(&b, "key", "9").await;
+    let refused = b.prune(&notes()).await.expect_err("not its business");
+    assert!(matches!(refused, SyncError::NoPruner { .. }));
+    // Confirmations come with time.
+    until(|| async { a.prune(&notes()).await.expect("may prune").is_some() }).await;
+    for sync in [&a, &b] {
+        until(|| async {
+            let status = sync.status().await;
+            status.datasets[0].authors[0].pruned >= AuthorSequence(9)
+        })
+        .await;
+        assert_eq!(value(sync, "key").await.as_deref(), Some(&b"9"[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_serve_takes_no_streams_and_flush_tells_who_is_away() {
+    let network = MemoryNetwork::default();
+    let a = start(&network, 1, config(Access::Cluster), &Disk::default()).await;
+    let b = start(&network, 2, config(Access::Cluster), &Disk::default()).await;
+    let (a, b) = (a.handle(), b.handle());
+    b.stop_serving();
+    a.set_peers(peers(&[2]));
+    until(|| async { a.status().await.datasets[0].peers.len() == 1 }).await;
+    a.put(&notes(), &list(), "key", "1").await.expect("written");
+    let flushed = soon(a.flush(Duration::from_millis(200))).await.expect("flushes");
+    assert_eq!(flushed.away, [(notes(), node(2))]);
+    assert!(flushed.is_complete() && flushed.acknowledged.is_empty());
+    assert!(a.connect(&node(2)).await.is_err());
+    b.start_serving();
+    has(&b, "key", "1").await;
+}
