@@ -5,6 +5,10 @@
 //! prunes are obeyed. It lists a watermark for each author, those of earlier prunes included, so that the newest one
 //! is enough. Each replica that commits it removes what is at or below the watermarks, and refuses it from then on,
 //! whoever brings it. The order to do so is durable together with the prune itself.
+//!
+//! Confirmations are not durable, and end with a connection: a peer may come back with an older disk, and what it has
+//! confirmed before would be worth nothing. So after a restart pruning waits until all active peers have confirmed
+//! anew, a look or two after they are connected.
 
 use std::{collections::BTreeMap, time::Duration};
 
