@@ -156,6 +156,15 @@ impl Edge {
         self.json(&put).await
     }
 
+    /// Deletes something, and reads the JSON answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). After a timeout it may or may not be deleted.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.json(&Ask { method: Method::DELETE, ..Ask::get(path, JSON) }).await
+    }
+
     /// Reads bytes of any length, piece by piece.
     ///
     /// # Errors
@@ -306,7 +315,7 @@ impl Edge {
             .header(header::HOST, address)
             .header(header::ACCEPT, ask.accept)
             .header(header::USER_AGENT, concat!("mesh-cli/", env!("CARGO_PKG_VERSION")));
-        if !ask.body.is_empty() {
+        if !ask.body.is_empty() || ask.method == Method::PUT {
             request = request.header(header::CONTENT_TYPE, ask.content_type);
         }
         if let Some(id) = ask.last_event_id {

@@ -315,7 +315,7 @@ fn check(config: MeshConfig) -> Result<Checked, NodeError> {
     if !problems.is_empty() {
         return Err(NodeError::Settings(problems));
     }
-    let MeshConfig { node, transport, gossip, registry, leader, control: _ } = config;
+    let MeshConfig { node, transport, gossip, registry, leader, .. } = config;
     Ok(Checked {
         node: node.validate().map_err(NodeError::Settings)?,
         transport: transport.validate().map_err(NodeError::Settings)?,
