@@ -5,7 +5,11 @@ pub mod bootstrap;
 mod codec;
 pub mod compress;
 pub mod config;
+#[cfg(feature = "tokio")]
+mod counters;
 pub mod documents;
+#[cfg(feature = "tokio")]
+pub mod engine;
 pub mod entry;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -13,6 +17,8 @@ pub mod fuzz;
 pub mod handshake;
 mod id;
 pub mod lanes;
+#[cfg(feature = "tokio")]
+pub mod memory;
 #[cfg_attr(
     not(feature = "planted-bugs"),
     allow(dead_code, unreachable_pub, reason = "without the feature there is nothing to plant")
@@ -21,6 +27,8 @@ mod planted;
 pub mod queue;
 pub mod reconcile;
 pub mod replica;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod state;
 pub mod store;
 #[cfg(feature = "testing")]

@@ -1,0 +1,1 @@
+//! What an engine counts. Plain numbers; `metrics` turns them into Prometheus text.
