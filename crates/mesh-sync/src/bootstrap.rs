@@ -349,6 +349,11 @@ impl AccessBook {
         self.requests.values().filter(|kept| kept.state == AccessState::Pending)
     }
 
+    /// All requests that are kept, answered ones included, in the order of the keys.
+    pub fn requests(&self) -> impl Iterator<Item = &KeptRequest> {
+        self.requests.values()
+    }
+
     /// The request of a key.
     pub fn request(&self, author: &AuthorId) -> Option<&KeptRequest> {
         self.requests.get(author)

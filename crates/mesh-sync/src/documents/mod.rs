@@ -176,6 +176,52 @@ impl Documents {
         is_last
     }
 
+    /// Forgets the documents whose last write is one of an author's up to a number: for entries that were pruned. Looks
+    /// at all documents.
+    pub fn forget_up_to(&mut self, author: &AuthorId, watermark: AuthorSequence) {
+        self.versions.retain(|_, version| version.author != *author || version.sequence > watermark);
+    }
+
+    /// The collections that have documents, in the order of their names.
+    pub fn collections(&self) -> Vec<Collection> {
+        let mut collections: Vec<Collection> = Vec::new();
+        let mut after = std::ops::Bound::Unbounded;
+        while let Some((key, _)) =
+            self.versions.range::<DocumentKey, _>((after, std::ops::Bound::Unbounded)).next()
+        {
+            collections.push(key.collection.clone());
+            // Behind every key that this collection may have.
+            let last = vec![u8::MAX; crate::entry::KEY_BYTES_MAX + 1];
+            after = std::ops::Bound::Excluded(DocumentKey {
+                collection: key.collection.clone(),
+                key: last.into(),
+            });
+        }
+        collections
+    }
+
+    /// The documents of a collection that exist, after a key, in the order of their keys.
+    pub fn list_after<'a>(
+        &'a self,
+        collection: &'a Collection,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = (&'a DocumentKey, &'a Version)> {
+        let key =
+            |key: &[u8]| DocumentKey { collection: collection.clone(), key: Bytes::copy_from_slice(key) };
+        let from = match after {
+            Some(after) => std::ops::Bound::Excluded(key(after)),
+            None => std::ops::Bound::Included(key(&[])),
+        };
+        let of_collection = self.versions.range((from, std::ops::Bound::Unbounded));
+        let of_collection = of_collection.take_while(|(key, _)| key.collection == *collection);
+        of_collection.filter(|(_, version)| !version.is_tombstone())
+    }
+
+    /// All last writes, tombstones included, in the order of their documents.
+    pub fn versions(&self) -> impl Iterator<Item = (&DocumentKey, &Version)> {
+        self.versions.iter()
+    }
+
     /// The conflicts that were seen; `None` without a log.
     pub const fn conflicts(&self) -> Option<&ConflictLog> {
         self.conflicts.as_ref()

@@ -52,7 +52,6 @@ impl SyncHandler {
     ///
     /// Dropping the future ends the stream.
     pub async fn serve(&self, wire: Wire) -> Result<(), ServeError> {
-        drop(wire);
-        Err(ServeError::NotServing)
+        super::shake::serve(&self.core, wire).await
     }
 }

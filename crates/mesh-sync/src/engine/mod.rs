@@ -12,15 +12,27 @@
 //! * **No mark of the clock is kept.** A timestamp counts once its entry is stored, so the newest entry that is held
 //!   tells where the clock goes on: a restart never stamps ahead of it.
 
+mod actor;
+mod blobs;
 mod blocking;
 mod carrier;
+mod commands;
 mod core;
+mod dataset;
+mod dial;
 mod error;
 mod event;
+mod frame;
 mod handle;
 mod handler;
+mod hooks;
+mod link;
 mod options;
+mod shake;
 mod status;
+#[cfg(test)]
+mod tests;
+mod view;
 
 use std::sync::Arc;
 
@@ -32,6 +44,7 @@ pub use self::{
     event::{
         Change, Document, DocumentHead, DocumentPage, EngineEvent, Events, Notice, Watch, WatchEvent, Written,
     },
+    frame::FRAME_BYTES_MAX,
     handle::{CommitHook, FlushReport, PeerAddress, Queued, RoundOutcome, RoundReport, SyncHandle},
     handler::{ServeError, SyncHandler},
     options::EngineOptions,
@@ -72,5 +85,11 @@ impl Engine {
     /// Stops: no more is taken, what is under way is finished, and the stores are let go of.
     pub async fn shutdown(self) {
         self.core.shutdown().await;
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.core.stop.send_replace(true);
     }
 }

@@ -70,6 +70,11 @@ impl Draft {
         Self { kind, collection: collection.clone(), key, payload, parents: Vec::new() }
     }
 
+    /// The document that it is about.
+    pub fn document(&self) -> crate::documents::DocumentKey {
+        crate::documents::DocumentKey { collection: self.collection.clone(), key: self.key.clone() }
+    }
+
     /// Names the entries that this one builds on, in any order. Its timestamp has to be above theirs.
     #[must_use]
     pub fn after(mut self, parents: impl IntoIterator<Item = EntryId>) -> Self {

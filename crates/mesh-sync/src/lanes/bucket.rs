@@ -19,7 +19,7 @@ const NANOS: i128 = 1_000_000_000;
 /// much is waited for afterwards. If a piece had to wait until all of it is covered, small ones would pass a large one
 /// for ever. Whole numbers only: no rate drifts.
 #[derive(Clone, Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     rate: Rate,
     /// Bytes times a billion.
     tokens: i128,
@@ -27,7 +27,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         let rate =
             Rate { bytes_per_second: rate.bytes_per_second.max(1), burst_bytes: rate.burst_bytes.max(1) };
         Self { rate, tokens: i128::from(rate.burst_bytes) * NANOS, at: now }
@@ -43,19 +43,19 @@ impl Bucket {
         self.tokens.saturating_add(refill).min(self.full())
     }
 
-    pub(super) fn allows(&self, now: Instant) -> bool {
+    pub(crate) fn allows(&self, now: Instant) -> bool {
         self.at(now) >= NANOS
     }
 
     /// The first moment at which [`Bucket::allows`].
-    pub(super) fn ready_at(&self) -> Instant {
+    pub(crate) fn ready_at(&self) -> Instant {
         let missing = (NANOS - self.tokens).max(0);
         let rate = i128::from(self.rate.bytes_per_second);
         let nanos = missing.saturating_add(rate - 1) / rate;
         self.at + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn take(&mut self, bytes: u64, now: Instant) {
+    pub(crate) fn take(&mut self, bytes: u64, now: Instant) {
         self.tokens = self.at(now) - i128::from(bytes) * NANOS;
         self.at = self.at.max(now);
     }

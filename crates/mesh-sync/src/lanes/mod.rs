@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mesh_core::{Instant, NodeId};
 
-use self::bucket::Bucket;
+pub(crate) use self::bucket::Bucket;
 pub use self::bucket::Rate;
 use crate::entry::DatasetId;
 

@@ -223,6 +223,23 @@ impl Queue {
         self.discard(peer, id).is_some()
     }
 
+    /// A peer has all that we have: nothing waits for it any more, and its dead letters are settled. How many entries
+    /// that were.
+    pub fn on_peer_equal(&mut self, peer: &NodeId) -> usize {
+        let waiting: Vec<_> =
+            self.peers.get(peer).into_iter().flat_map(Peer::entries).map(|(id, _)| id).collect();
+        let settled = waiting.len();
+        for id in &waiting {
+            self.discard(peer, id);
+        }
+        let dead: Vec<_> =
+            self.dead_letters().filter(|letter| letter.peer == *peer).map(|l| l.entry).collect();
+        for id in dead {
+            self.drop_dead_letter(peer, &id);
+        }
+        settled
+    }
+
     /// The next delivery: at most `entries_max`, and until `bytes_max` are passed, but at least one. Peers take turns.
     /// `None` if nothing is due; ask again at [`Queue::poll_timeout`], after a change and after each delivery.
     pub fn poll_delivery(&mut self, at: Moment, entries_max: usize, bytes_max: u64) -> Option<Delivery> {

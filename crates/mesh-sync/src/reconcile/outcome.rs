@@ -20,6 +20,19 @@ pub enum Method {
 }
 
 impl Method {
+    /// Its name in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Cursor => "cursor",
+            Self::Sketch => "sketch",
+            Self::Ranges => "ranges",
+            Self::SaltedRanges => "salted_ranges",
+        }
+    }
+}
+
+impl Method {
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {

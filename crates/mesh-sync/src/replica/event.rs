@@ -127,4 +127,6 @@ pub struct PeerStatus {
     pub active: bool,
     /// Whether it ever confirmed anything on this connection or an earlier one.
     pub confirmed: bool,
+    /// When it last told how its set stands.
+    pub root_at: Option<mesh_core::Instant>,
 }

@@ -368,6 +368,22 @@ impl Replica {
         self.peers.iter().map(status).collect()
     }
 
+    /// Tells a peer at once how this set stands, and lets a comparison begin without a pause: for a round that somebody
+    /// waits for.
+    pub fn check(&mut self, now: Now, peer: &NodeId) {
+        self.now = now;
+        if let Some(asked) = self.peers.get_mut(peer).filter(|asked| asked.connected) {
+            asked.settle.hurry(now.at);
+            self.send_heartbeat(peer);
+        }
+        self.pump();
+    }
+
+    /// Numbers of authors up to which entries are pruned: what tells replicas apart that pruned differently.
+    pub fn prune_digest(&self) -> [u8; 32] {
+        self.retirement.digest()
+    }
+
     /// About how many bytes of entries are in memory: on their way in, and waiting for parents.
     pub const fn intake_bytes(&self) -> usize {
         self.intake.bytes()

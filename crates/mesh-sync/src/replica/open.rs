@@ -23,6 +23,7 @@ const PRUNE: &[u8] = b"replica/prune";
 pub struct Opened {
     pub(super) dataset: DatasetId,
     pub(super) index: Index,
+    newest: Option<crate::Item>,
     pub(super) cursors: BTreeMap<NodeId, Cursor>,
     pub(super) retired: Vec<NodeId>,
     /// What is pruned, by author.
@@ -58,6 +59,7 @@ impl Opened {
             from = Bound::Excluded(last.item);
             items.extend(page.iter().map(|listed| listed.item));
         }
+        let newest = items.last().copied();
         let mut index = Index::from_sorted(key, items, sketch);
         index.set_arrival(Cursor {
             incarnation: store.incarnation().0,
@@ -66,6 +68,7 @@ impl Opened {
         let mut opened = Self {
             dataset: store.dataset().clone(),
             index,
+            newest,
             cursors: BTreeMap::new(),
             retired: Vec::new(),
             pruned: read_pruned(store)?,
@@ -74,6 +77,11 @@ impl Opened {
         };
         opened.read_metadata(store)?;
         Ok(opened)
+    }
+
+    /// The newest entry that is held: a clock goes on above it.
+    pub fn newest(&self) -> Option<crate::Item> {
+        self.newest
     }
 
     fn read_metadata(&mut self, store: &dyn EntryStore) -> Result<(), StoreError> {

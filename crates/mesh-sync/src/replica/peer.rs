@@ -24,6 +24,7 @@ pub(super) struct Peer {
     pub(super) heard: Instant,
     /// As of its last heartbeat.
     pub(super) root: Option<Root>,
+    pub(super) root_at: Option<Instant>,
     pub(super) followed: Option<Cursor>,
     pub(super) in_sync: bool,
     pub(super) behind_since: Option<Instant>,
@@ -53,6 +54,7 @@ impl Peer {
             retired: false,
             heard: now,
             root: None,
+            root_at: None,
             followed: None,
             in_sync: false,
             behind_since: None,
@@ -125,6 +127,7 @@ impl Peer {
             followed: self.followed,
             active: self.active,
             confirmed: self.has_confirmed,
+            root_at: self.root_at,
         }
     }
 }

@@ -60,6 +60,13 @@ impl Retirement {
         self.pruned.get(author).copied()
     }
 
+    pub(super) fn digest(&self) -> [u8; 32] {
+        if self.pruned.is_empty() {
+            return [0; 32];
+        }
+        blake3::derive_key("mesh-sync prune digest v1", &open::encode_watermarks(&self.pruned))
+    }
+
     fn outstanding(&self) -> Vec<(AuthorId, AuthorSequence)> {
         let above = self.ordered.iter().filter(|(author, sequence)| self.pruned.get(author) < Some(sequence));
         above.map(|(author, sequence)| (*author, *sequence)).collect()

@@ -59,6 +59,12 @@ impl Settle {
         }
     }
 
+    /// The next comparison needs no pause.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.not_before = now;
+        self.backoff = BACKOFF_MIN;
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.running.as_ref().map(|running| running.deadline)
     }
@@ -71,6 +77,7 @@ impl Replica {
         let now = self.now.at;
         let Some(sender) = self.peers.get_mut(peer) else { return };
         sender.root = Some(root);
+        sender.root_at = Some(now);
         sender.followed = followed;
         let begins = same && !std::mem::replace(&mut sender.in_sync, same);
         let settle = &mut sender.settle;

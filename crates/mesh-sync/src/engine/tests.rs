@@ -1,0 +1,4 @@
+//! Engines over streams in memory.
+
+mod bench;
+mod stories;
