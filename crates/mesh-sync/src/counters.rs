@@ -108,3 +108,22 @@ impl Counters {
         *self.lock().entries.entry((direction, outcome)).or_default() += count;
     }
 }
+
+/// What is true at the time of a scrape.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) max_lag_s: f64,
+    pub(crate) in_sync: usize,
+    pub(crate) behind: usize,
+    pub(crate) away: usize,
+    pub(crate) retired: usize,
+    pub(crate) queued: usize,
+    pub(crate) dead_letters: usize,
+    pub(crate) streams: usize,
+    pub(crate) datasets: usize,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) pending: usize,
+    pub(crate) health: crate::engine::SyncHealth,
+}

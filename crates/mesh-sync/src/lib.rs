@@ -21,6 +21,8 @@ mod id;
 pub mod lanes;
 #[cfg(feature = "tokio")]
 pub mod memory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg_attr(
     not(feature = "planted-bugs"),
     allow(dead_code, unreachable_pub, reason = "without the feature there is nothing to plant")
@@ -36,6 +38,8 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod ticket;
+#[cfg(feature = "rpc")]
+mod wire;
 
 pub use self::id::{EntryId, Item};
 #[cfg(feature = "planted-bugs")]

@@ -12,6 +12,8 @@ pub mod ca;
 pub mod edge;
 #[cfg(feature = "quic")]
 pub mod endpoint;
+#[cfg(feature = "quic")]
+mod exporter;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
@@ -28,5 +30,7 @@ pub mod transcode;
 
 pub use config::TransportConfig;
 pub use error::TransportError;
+#[cfg(feature = "quic")]
+pub use exporter::ChannelExporter;
 pub use identity::Identity;
 pub use metrics::TransportMetrics;

@@ -79,6 +79,8 @@ struct RoundSoFar {
     reconcile_bytes: u64,
     recorded: Option<Instant>,
     note: String,
+    /// Since when the peer has been behind.
+    behind: Instant,
 }
 
 /// A delivery of the queue that waits for the peer to confirm it.
@@ -190,6 +192,11 @@ impl Actor {
         let now = self.core.now();
         self.look_at_links();
         self.replica.handle_timeout(now);
+        {
+            let mut board = lock(&self.dataset.board);
+            board.peers = self.replica.peers();
+            board.queue = self.queue.stats();
+        }
         if now.at >= self.next_minute {
             self.next_minute = now.at + MINUTE;
             self.queue.handle_timeout(self.moment());
@@ -216,10 +223,7 @@ impl Actor {
                 idle = false;
                 self.start(job);
             }
-            while let Some(event) = self.replica.poll_event() {
-                idle = false;
-                self.on_event(event);
-            }
+            idle &= !self.drain_events();
             if idle {
                 break;
             }
@@ -229,6 +233,23 @@ impl Actor {
             self.observe();
         }
         self.write_books();
+    }
+
+    /// Whether there were any.
+    fn drain_events(&mut self) -> bool {
+        let (mut any, mut submitted) = (false, Vec::new());
+        while let Some(event) = self.replica.poll_event() {
+            any = true;
+            match event {
+                // Whoever has written something reads it back: the view is brought up to date first.
+                SyncEvent::Submitted { submission, outcomes } => submitted.push((submission, outcomes)),
+                event => self.on_event(event),
+            }
+        }
+        for (submission, outcomes) in submitted {
+            self.on_submitted(submission, outcomes);
+        }
+        any
     }
 
     fn carry(&mut self, Transmit { to, message }: Transmit) {
@@ -296,9 +317,7 @@ impl Actor {
                 self.replica.handle_done(self.core.now(), id, result);
                 if self.stopping {
                     // Whoever waits for a write that has just become durable is told.
-                    while let Some(event) = self.replica.poll_event() {
-                        self.on_event(event);
-                    }
+                    self.drain_events();
                 }
             }
             Ended::Books(tickets, result) => self.on_books(tickets, result),
@@ -361,6 +380,7 @@ impl Actor {
                 reconcile_bytes: 0,
                 recorded: None,
                 note: String::new(),
+                behind: now.at,
             };
             self.rounds.insert(peer.clone(), round);
             self.links.insert(peer.clone(), link);
@@ -481,7 +501,15 @@ impl Actor {
     }
 
     fn on_in_sync(&mut self, peer: NodeId) {
+        let now = self.core.now();
+        let waited = self.queue.waiting_since(&peer).map(|queued| now.wall.0.saturating_sub(queued.0));
         let settled = self.queue.on_peer_equal(&peer);
+        if let Some(waited) = waited.filter(|_| settled > 0) {
+            self.core.counters.lock().queue.time(Duration::from_millis(waited));
+        }
+        if let Some(round) = self.rounds.get(&peer) {
+            self.core.counters.lock().lag.time(now.at.since(round.behind.max(round.begun)));
+        }
         if let Some(delivery) = self.deliveries.remove(&peer) {
             tracing::debug!(peer_id = %peer, entries = delivery.entries.len().max(settled), "a delivery is settled");
         }

@@ -532,6 +532,44 @@ impl Core {
         }
     }
 
+    /// What a scrape tells, as of the last time that tasks of datasets looked.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn gauges(&self) -> crate::counters::Gauges {
+        let mut gauges = crate::counters::Gauges::default();
+        gauges.streams = self.links().len();
+        for front in self.all() {
+            let summary = front.store.summary();
+            gauges.datasets += 1;
+            gauges.entries += summary.count;
+            gauges.bytes += summary.bytes;
+            gauges.pending += lock(&front.books).access.pending().count();
+            let board = lock(&front.board);
+            gauges.queued += board.queue.entries;
+            gauges.dead_letters += board.queue.dead_letters;
+            if board.failed.is_some() {
+                gauges.health = SyncHealth::Unhealthy;
+            }
+            for peer in &board.peers {
+                match (peer.active, peer.connected, peer.in_sync) {
+                    (false, false, _) => gauges.retired += 1,
+                    (_, true, true) => gauges.in_sync += 1,
+                    (_, true, false) => gauges.behind += 1,
+                    (true, false, _) => gauges.away += 1,
+                }
+                if peer.active {
+                    gauges.max_lag_s = gauges.max_lag_s.max(peer.behind.as_secs_f64());
+                    let health = match peer.behind {
+                        lag if lag >= self.config.lag_unhealthy => SyncHealth::Unhealthy,
+                        lag if lag >= self.config.lag_degraded => SyncHealth::Degraded,
+                        _ => SyncHealth::Ok,
+                    };
+                    gauges.health = gauges.health.max(health);
+                }
+            }
+        }
+        gauges
+    }
+
     async fn status_of(&self, front: &Arc<Dataset>) -> Result<DatasetStatus, SyncError> {
         let reading = Arc::clone(front);
         let vector = blocking(move || reading.store.vector(None, AUTHORS_MAX + 1)).await?;

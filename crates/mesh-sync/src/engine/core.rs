@@ -55,7 +55,7 @@ pub(super) struct Member {
     pub(super) problem: Option<String>,
 }
 
-pub(super) struct Core {
+pub(crate) struct Core {
     pub(super) local: NodeId,
     pub(super) cluster: ClusterName,
     pub(super) config: Validated<SyncConfig>,
@@ -68,7 +68,7 @@ pub(super) struct Core {
     pub(super) carrier: Arc<dyn Carrier>,
     pub(super) addresses: Vec<TicketPeer>,
     pub(super) replica: ReplicaConfig,
-    pub(super) counters: Counters,
+    pub(crate) counters: Counters,
     seed: [u8; 32],
     drawn: AtomicU64,
     serials: AtomicU64,

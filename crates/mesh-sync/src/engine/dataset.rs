@@ -21,9 +21,9 @@ use crate::{
     bootstrap::{AccessBook, AccessLimits, AccessPolicy, AccessState},
     config::DatasetConfig,
     entry::{Author, AuthorId, AuthorSequence, DatasetId},
-    queue::{Moment, Queue, SendFailure},
+    queue::{Moment, Queue, QueueStats, SendFailure},
     reconcile::EpochKey,
-    replica::{Message, Opened, Replica, ReplicaOptions},
+    replica::{Message, Opened, PeerStatus, Replica, ReplicaOptions},
     state::{HistoryLimits, PeerBook, Standing, StateError},
     store::{Creation, EntryStore, StoreIncarnation},
 };
@@ -60,6 +60,8 @@ pub(super) struct Board {
     /// Peers that a delivery of the queue waits for.
     pub(super) needed: BTreeSet<NodeId>,
     pub(super) failed: Option<String>,
+    pub(super) peers: Vec<PeerStatus>,
+    pub(super) queue: QueueStats,
     pub(super) blobs_missing: usize,
     /// Why a peer could not be reached the last time.
     pub(super) problems: BTreeMap<NodeId, String>,

@@ -94,7 +94,7 @@ pub struct PeerAddress {
 /// dropping a future does not undo what it began.
 #[derive(Clone)]
 pub struct SyncHandle {
-    pub(super) core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl std::fmt::Debug for SyncHandle {

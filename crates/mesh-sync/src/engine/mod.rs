@@ -17,7 +17,7 @@ mod blobs;
 mod blocking;
 mod carrier;
 mod commands;
-mod core;
+pub(crate) mod core;
 mod dataset;
 mod dial;
 mod error;
@@ -31,7 +31,7 @@ mod options;
 mod shake;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::sync::Arc;

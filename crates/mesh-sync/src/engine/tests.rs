@@ -1,4 +1,7 @@
 //! Engines over streams in memory.
 
-mod bench;
+pub(crate) mod bench;
+#[cfg(feature = "rpc")]
+mod grpc;
+mod hostile;
 mod stories;

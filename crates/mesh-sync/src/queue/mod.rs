@@ -456,6 +456,11 @@ impl Queue {
         }
     }
 
+    /// When the oldest entry that waits for a peer was queued.
+    pub fn waiting_since(&self, peer: &NodeId) -> Option<WallTime> {
+        self.peers.get(peer)?.entries().map(|(_, waiting)| waiting.queued).min()
+    }
+
     /// How many entries wait for a peer.
     pub fn waiting_for(&self, peer: &NodeId) -> usize {
         self.peers.get(peer).map_or(0, |known| known.entries().count())

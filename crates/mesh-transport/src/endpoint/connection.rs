@@ -43,6 +43,11 @@ impl QuicConnection {
         &self.peer
     }
 
+    /// What ties a statement to this connection.
+    pub fn exporter(&self) -> Option<crate::ChannelExporter> {
+        crate::ChannelExporter::of_quic(&self.connection)
+    }
+
     /// What requests on it are to be told to, shared by all connections of its endpoint.
     pub fn load(&self) -> &Load {
         &self.load
@@ -73,6 +78,11 @@ impl MeshStream {
     /// Who is at the other end.
     pub fn peer(&self) -> &Arc<PeerIdentity> {
         &self.peer
+    }
+
+    /// What ties a statement to this connection.
+    pub fn exporter(&self) -> Option<crate::ChannelExporter> {
+        crate::ChannelExporter::of_tls(&self.stream)
     }
 
     /// The other end's address.

@@ -136,6 +136,8 @@ words! {
         /// Snapshots and other large transfers. Prefers HTTP/2, which moves more
         /// bytes for the same processor time.
         Bulk = "bulk",
+        /// Replication of entries: one long stream.
+        Sync = "sync",
         /// Calls of the services that embed the node.
         User = "user",
     }
@@ -166,6 +168,8 @@ pub struct PeerInfo {
     pub transport: Transport,
     /// The protocol that TLS agreed on: `h3`, `h2`.
     pub alpn: &'static str,
+    /// What ties a statement to the connection; `None` where the request came on one of somebody else's.
+    pub exporter: Option<crate::ChannelExporter>,
 }
 
 /// Marks a request that may safely be sent more than once. Put it into the

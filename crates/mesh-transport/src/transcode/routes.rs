@@ -68,6 +68,6 @@ where
         HttpVersion::Http2 => (Transport::Http2, "h2"),
         HttpVersion::Http3 => (Transport::Http3, "h3"),
     };
-    let response = server.call(request, &PeerInfo { identity, transport, alpn }).await;
+    let response = server.call(request, &PeerInfo { identity, transport, alpn, exporter: None }).await;
     Ok(response.map(EdgeBody::new))
 }

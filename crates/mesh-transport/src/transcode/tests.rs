@@ -188,7 +188,12 @@ fn shop(config: ServerConfig, change: impl FnOnce(&mut PolicyConfig)) -> RpcServ
 fn peer(transport: Transport) -> PeerInfo {
     let id = "spiffe://example.org/mesh/c/operator/alice".parse().expect("an id");
     let certificate = CertificateInfo { serial: "01".into(), not_before_s: 0, not_after_s: 1 };
-    PeerInfo { identity: Arc::new(PeerIdentity { id, certificate }), transport, alpn: "http/1.1" }
+    PeerInfo {
+        identity: Arc::new(PeerIdentity { id, certificate }),
+        transport,
+        alpn: "http/1.1",
+        exporter: None,
+    }
 }
 
 fn post(path: &str, json: &str) -> Request<Full<Bytes>> {

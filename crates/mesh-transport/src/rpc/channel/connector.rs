@@ -54,6 +54,8 @@ pub struct H2Connection {
     pub io: Box<dyn H2Io>,
     /// Who is at the other end.
     pub peer: Arc<PeerIdentity>,
+    /// What ties a statement to this connection; `None` if it has nothing of the kind.
+    pub exporter: Option<crate::ChannelExporter>,
 }
 
 impl fmt::Debug for H2Connection {

@@ -98,7 +98,7 @@ impl Connector for Endpoint {
             self.connect_tcp(address, Some(&target.node_id), alpn::H2)
         })
         .await?;
-        let peer = stream.peer().clone();
-        Ok(H2Connection { io: Box::new(stream), peer })
+        let (peer, exporter) = (stream.peer().clone(), stream.exporter());
+        Ok(H2Connection { io: Box::new(stream), peer, exporter })
     }
 }

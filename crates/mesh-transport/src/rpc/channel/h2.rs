@@ -33,6 +33,7 @@ use super::{
 pub(super) struct Http2 {
     requests: SendRequest<AttemptBody>,
     refused: Arc<AtomicBool>,
+    pub(super) exporter: Option<crate::ChannelExporter>,
 }
 
 /// What has to be polled for the connection to work. Ends with the connection.
@@ -41,6 +42,7 @@ pub(super) type Driver = Connection<TokioIo<NoticeAlert>, AttemptBody, TokioExec
 impl Http2 {
     pub(super) async fn start(connected: H2Connection) -> Result<(Self, Driver), BoxError> {
         let refused = Arc::<AtomicBool>::default();
+        let exporter = connected.exporter;
         let io = NoticeAlert { io: connected.io, refused: refused.clone(), failed: None };
         let (requests, driver) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -52,7 +54,7 @@ impl Http2 {
             .keep_alive_timeout(Duration::from_secs(5))
             .handshake(TokioIo::new(io))
             .await?;
-        Ok((Self { requests, refused }, driver))
+        Ok((Self { requests, refused, exporter }, driver))
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -32,6 +32,7 @@ const HEADER_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct Http3 {
     requests: SendRequest<Opener, Bytes>,
     pub(super) connection: quinn::Connection,
+    pub(super) exporter: Option<crate::ChannelExporter>,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -44,7 +45,8 @@ impl Http3 {
         let mut builder = h3::client::builder();
         builder.send_grease(false).max_field_section_size(HEADER_BYTES_MAX);
         let (driver, requests) = builder.build(Connection::new(connection.clone(), load)).await?;
-        Ok((Self { requests, connection, _keep: keep }, driver))
+        let exporter = crate::ChannelExporter::of_quic(&connection);
+        Ok((Self { requests, connection, exporter, _keep: keep }, driver))
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -121,6 +121,14 @@ impl Live {
             }
         };
         let at_work = at_work.begun();
+        let mut response = response;
+        let exporter = match &self.carrier {
+            Carrier::Http3(http3) => http3.exporter,
+            Carrier::Http2(http2) => http2.exporter,
+        };
+        if let Some(exporter) = exporter {
+            response.extensions_mut().insert(exporter);
+        }
         Ok(response.map(|body| LiveBody { body, _at_work: at_work }))
     }
 }

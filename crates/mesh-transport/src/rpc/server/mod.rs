@@ -144,12 +144,14 @@ where
             }
             Incoming::Quic(connection) => {
                 let identity = connection.peer().clone();
-                let peer = PeerInfo { identity, transport: Transport::Http3, alpn: "h3" };
+                let exporter = connection.exporter();
+                let peer = PeerInfo { identity, transport: Transport::Http3, alpn: "h3", exporter };
                 h3::serve(self.shared.clone(), connection, peer).await
             }
             Incoming::Tcp(stream) => {
                 let identity = stream.peer().clone();
-                let peer = PeerInfo { identity, transport: Transport::Http2, alpn: "h2" };
+                let exporter = stream.exporter();
+                let peer = PeerInfo { identity, transport: Transport::Http2, alpn: "h2", exporter };
                 h2::serve(self.shared.clone(), stream, peer).await
             }
         }
