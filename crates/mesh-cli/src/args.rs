@@ -7,8 +7,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use sync::{
-    DataCommand, DataListArgs, DecideArgs, DocumentArgs, GetArgs, GetFormat, JoinArgs, PutArgs, RetireArgs,
-    SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs, TicketArgs,
+    AnswerArgs, DataCommand, DataListArgs, DeadLettersArgs, DecideArgs, DocumentArgs, GetArgs, GetFormat,
+    JoinArgs, PutArgs, RetireArgs, SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs, TicketArgs,
 };
 
 use crate::output::Format;

@@ -102,6 +102,14 @@ impl Edge {
         other
     }
 
+    /// The same, with so much more time for answers: the request itself asks the node to wait.
+    #[must_use]
+    pub fn lasting(&self, longer: Duration) -> Self {
+        let mut other = self.clone();
+        other.target.timeout += longer;
+        other
+    }
+
     /// Whom the operator's certificate names.
     pub fn identity(&self) -> &Identity {
         &self.identity

@@ -351,7 +351,7 @@ fn problem(error: &SyncError) -> Problem {
             StatusCode::INSUFFICIENT_STORAGE,
             "sync.store.failed",
             "the node's disk did not take it",
-            "make room on the disk and try again; if it stays so, restart the node and look at its log",
+            "look at the node's log, make room on the disk, and restart the node",
         ),
         SyncError::NotStored { .. } => (
             StatusCode::CONFLICT,

@@ -1,6 +1,6 @@
 //! The command lines of `mesh sync` and `mesh data`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -18,7 +18,7 @@ pub enum SyncCommand {
     #[command(visible_alias = "ls")]
     Peers(SyncListArgs),
     /// List what was given up, with the reasons
-    DeadLetters(SyncListArgs),
+    DeadLetters(DeadLettersArgs),
     /// Print a ticket: what another node needs to join a dataset
     Ticket(TicketArgs),
     /// Ask the peers of a ticket to let this node into their dataset
@@ -26,9 +26,9 @@ pub enum SyncCommand {
     /// List nodes that ask to be let into datasets
     Requests(SyncListArgs),
     /// Let a node into a dataset
-    Approve(DecideArgs),
+    Approve(AnswerArgs),
     /// Refuse a node that asks to be let into a dataset
-    Reject(DecideArgs),
+    Reject(AnswerArgs),
     /// Stop waiting for a peer that is gone for good, so that old history can be pruned
     Retire(RetireArgs),
 }
@@ -50,6 +50,29 @@ pub struct SyncNowArgs {
     /// One dataset; without it, all of them
     #[arg(value_name = "DATASET")]
     pub dataset: Option<String>,
+    /// Only this peer
+    #[arg(long, value_name = "NODE")]
+    pub peer: Option<String>,
+    /// Longest wait until both sides are equal; at most 25s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
+    pub wait: Duration,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `mesh sync dead-letters`.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    /// Which, and how to print.
+    #[command(flatten)]
+    pub list: SyncListArgs,
+    /// Queue them again, instead of listing them
+    #[arg(long, conflicts_with = "drop")]
+    pub retry: bool,
+    /// Drop them, instead of listing them; their peers get the entries all the same if they ever come back
+    #[arg(long)]
+    pub drop: bool,
 }
 
 /// Arguments of the lists of `mesh sync`.
@@ -77,6 +100,9 @@ pub struct JoinArgs {
     /// The ticket, as `mesh sync ticket` prints it
     #[arg(value_name = "TICKET")]
     pub ticket: String,
+    /// What the operator there is to read
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
 }
 
 /// Which node, and which dataset.
@@ -91,6 +117,17 @@ pub struct DecideArgs {
     /// Why; it goes to the node's log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+}
+
+/// Arguments of `mesh sync approve` and `mesh sync reject`.
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// Which node, and which dataset.
+    #[command(flatten)]
+    pub target: DecideArgs,
+    /// The public key that is meant, if the node has asked with several
+    #[arg(long, value_name = "KEY")]
+    pub author: Option<String>,
 }
 
 /// Arguments of `mesh sync retire`.

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{confirm::confirm, listing};
 use crate::{
-    args::{ConnectionArgs, DecideArgs, RetireArgs, SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs},
+    args::{
+        AnswerArgs, ConnectionArgs, DeadLettersArgs, DecideArgs, JoinArgs, RetireArgs, SyncCommand,
+        SyncListArgs, SyncNowArgs, SyncStatusArgs,
+    },
     client::{Edge, encode},
     failure::{Exit, Failure},
     output::{self, Column, Format, Listing, Written, render_one, text_at},
@@ -71,6 +74,13 @@ const REQUESTS: &[Column] = &[
     Column { title: "ADDRESSES", wide: true, cell: |request| text_at(request, "addresses") },
 ];
 
+const ROUNDS: &[Column] = &[
+    Column { title: "DATASET", wide: false, cell: |round| text_at(round, "dataset") },
+    Column { title: "NODE", wide: false, cell: |round| text_at(round, "node_id") },
+    Column { title: "OUTCOME", wide: false, cell: |round| text_at(round, "outcome") },
+    Column { title: "DETAIL", wide: false, cell: |round| text_at(round, "detail") },
+];
+
 /// Milliseconds as people read them.
 fn lag(item: &Value, key: &str) -> String {
     let time = item.get(key).and_then(Value::as_u64).map(Duration::from_millis);
@@ -87,9 +97,7 @@ pub(super) async fn run(connection: &ConnectionArgs, command: SyncCommand) -> Re
         }
         SyncCommand::Now(args) => now(&edge, &args).await,
         SyncCommand::Peers(args) => list(&edge, "peers", "node_id", PEERS, &args, "no peer takes part").await,
-        SyncCommand::DeadLetters(args) => {
-            list(&edge, "dead-letters", "entry", DEAD_LETTERS, &args, "nothing was given up").await
-        }
+        SyncCommand::DeadLetters(args) => dead_letters(&edge, &args).await,
         SyncCommand::Requests(args) => {
             list(&edge, "requests", "node_id", REQUESTS, &args, "nobody asks to be let in").await
         }
@@ -98,13 +106,9 @@ pub(super) async fn run(connection: &ConnectionArgs, command: SyncCommand) -> Re
             output::print(&format!("{}\n", text_at(&answer, "ticket")))?;
             Ok(ExitCode::SUCCESS)
         }
-        SyncCommand::Join(args) => {
-            let answer = edge.post(&format!("{PATH}:join"), &json!({ "ticket": args.ticket })).await?;
-            output::message(format_args!("{}: {}", text_at(&answer, "dataset"), text_at(&answer, "outcome")));
-            Ok(ExitCode::SUCCESS)
-        }
-        SyncCommand::Approve(args) => decide(&edge, "requests", &args, "approve").await,
-        SyncCommand::Reject(args) => decide(&edge, "requests", &args, "reject").await,
+        SyncCommand::Join(args) => join(&edge, &args).await,
+        SyncCommand::Approve(args) => answer(&edge, &args, "approve").await,
+        SyncCommand::Reject(args) => answer(&edge, &args, "reject").await,
         SyncCommand::Retire(args) => retire(&edge, &args).await,
     }
 }
@@ -176,18 +180,67 @@ async fn watch(edge: &Edge, args: &SyncStatusArgs) -> Result<ExitCode, Failure> 
     }
 }
 
+/// Compares, and says for each peer what came of it. Not all equal is a partial success.
 async fn now(edge: &Edge, args: &SyncNowArgs) -> Result<ExitCode, Failure> {
-    let body = args.dataset.as_ref().map_or_else(|| json!({}), |dataset| json!({ "dataset": dataset }));
-    let answer = edge.post(&format!("{PATH}:now"), &body).await?;
-    output::message(format_args!("comparing with the peers of {}", named(&answer)));
+    let wait_ms = u64::try_from(args.wait.as_millis()).unwrap_or(u64::MAX);
+    let mut body = json!({ "wait_ms": wait_ms });
+    for (name, value) in [("dataset", &args.dataset), ("peer", &args.peer)] {
+        if let Some(value) = value {
+            body[name] = Value::from(value.as_str());
+        }
+    }
+    let mut answer = edge.lasting(args.wait).post(&format!("{PATH}:now"), &body).await?;
+    let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) else {
+        return Err(Failure::new(Exit::Failed, "the answer has no list `items`")
+            .next("compare the versions of this command and of the node: mesh --version"));
+    };
+    let listing = Listing { kind: "rounds", name_key: "node_id", columns: ROUNDS, items: &items };
+    output::print(&listing.render(args.output.format))?;
+    if items.is_empty() {
+        output::message("no peer takes part");
+    }
+    let unequal = items.iter().filter(|item| text_at(item, "outcome") != "equal").count();
+    if unequal == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = format!("{unequal} of {} are not equal within {:?}; sync goes on", items.len(), args.wait);
+    Err(Failure::new(Exit::TimeoutOrPartial, text).next("see who is behind and why: mesh sync peers -o wide"))
+}
+
+async fn join(edge: &Edge, args: &JoinArgs) -> Result<ExitCode, Failure> {
+    let body = json!({ "ticket": args.ticket, "note": args.note });
+    let answer = edge.post(&format!("{PATH}:join"), &body).await?;
+    let dataset = text_at(&answer, "dataset");
+    match text_at(&answer, "state").as_str() {
+        "granted" => output::message(format_args!("{dataset}: this node is let in, and fills up")),
+        "pending" => output::message(format_args!(
+            "{dataset}: an operator has to decide, at a node of the ticket: mesh sync approve {dataset} {}",
+            text_at(&answer, "observer")
+        )),
+        _ => {
+            let text = format!("{dataset}: this node was refused: {}", text_at(&answer, "reason"));
+            return Err(
+                Failure::new(Exit::Refused, text).next("ask an operator of the dataset to approve it")
+            );
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn named(answer: &Value) -> String {
-    match text_at(answer, "datasets") {
-        none if none.is_empty() => "no dataset".to_owned(),
-        names => names,
-    }
+async fn dead_letters(edge: &Edge, args: &DeadLettersArgs) -> Result<ExitCode, Failure> {
+    let verb = match (args.retry, args.drop) {
+        (true, _) => "retry",
+        (_, true) => "drop",
+        _ => {
+            let none = "nothing was given up";
+            return list(edge, "dead-letters", "entry", DEAD_LETTERS, &args.list, none).await;
+        }
+    };
+    let body = args.list.dataset.as_ref().map_or_else(|| json!({}), |dataset| json!({ "dataset": dataset }));
+    let answer = edge.post(&format!("{PATH}/dead-letters:{verb}"), &body).await?;
+    let done = if args.retry { "queued again" } else { "dropped" };
+    output::message(format_args!("{} {done}", text_at(&answer, "entries")));
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(
@@ -209,16 +262,18 @@ async fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn decide(edge: &Edge, list: &str, args: &DecideArgs, verb: &str) -> Result<ExitCode, Failure> {
-    let DecideArgs { dataset, node, reason } = args;
-    let path = format!("{PATH}/{list}/{}/{}:{verb}", encode(dataset), encode(node));
-    let body = reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    edge.post(&path, &body).await?;
-    let done = match verb {
-        "approve" => "is let in",
-        "reject" => "is refused",
-        _ => "is retired: nobody waits for it any more",
-    };
+fn named(DecideArgs { dataset, node, .. }: &DecideArgs) -> String {
+    format!("{}/{}", encode(dataset), encode(node))
+}
+
+async fn answer(edge: &Edge, args: &AnswerArgs, verb: &str) -> Result<ExitCode, Failure> {
+    let DecideArgs { dataset, node, reason } = &args.target;
+    let mut body = json!({ "reason": reason.as_deref().unwrap_or_default() });
+    if let Some(author) = &args.author {
+        body["author"] = Value::from(author.as_str());
+    }
+    edge.post(&format!("{PATH}/requests/{}:{verb}", named(&args.target)), &body).await?;
+    let done = if verb == "approve" { "is let in" } else { "is refused" };
     output::message(format_args!("{dataset}: {node} {done}"));
     Ok(ExitCode::SUCCESS)
 }
@@ -232,7 +287,10 @@ async fn retire(edge: &Edge, args: &RetireArgs) -> Result<ExitCode, Failure> {
         );
         confirm(&plan, &format!("{node} was not retired")).await?;
     }
-    decide(edge, "peers", &args.target, "retire").await
+    let body = json!({ "reason": args.target.reason.as_deref().unwrap_or_default() });
+    edge.post(&format!("{PATH}/peers/{}:retire", named(&args.target)), &body).await?;
+    output::message(format_args!("{dataset}: {node} is retired, nobody waits for it any more"));
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
@@ -246,7 +304,7 @@ mod tests {
             "peers_without_confirmation": 0,
             "datasets": [{"dataset": "notes", "entries": 7, "tracked_peers": 1, "lagging_peers": 1,
                 "max_lag_ms": 1500, "peers_without_confirmation": 0, "dead_letters": 0}],
-            "peers": [{"dataset": "notes", "node_id": "n-2", "state": "connected", "lag_ms": 1500,
+            "peers": [{"dataset": "notes", "node_id": "n-2", "state": "behind", "lag_ms": 1500,
                 "queue_entries": 3, "dead_letters": 0, "last_success": null}],
         });
         insta::assert_snapshot!(shown(&state, Format::Table), @"
@@ -260,8 +318,8 @@ mod tests {
         DATASET  ENTRIES  PEERS  LAGGING  LAG       UNCONFIRMED  DEAD
         notes    7        1      1        1s 500ms  0            0
 
-        DATASET  NODE  STATE      LAG       QUEUED  DEAD  LAST SUCCESS
-        notes    n-2   connected  1s 500ms  3       0     -
+        DATASET  NODE  STATE   LAG       QUEUED  DEAD  LAST SUCCESS
+        notes    n-2   behind  1s 500ms  3       0     -
         ");
         assert_eq!(shown(&state, Format::Name), "n-1\n");
         assert_eq!(shown(&state, Format::Jsonl).lines().count(), 1);

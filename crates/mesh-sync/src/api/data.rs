@@ -203,7 +203,12 @@ pub(super) async fn list(
             "collection" => only = Some(Collection::new(&value).map_err(|error| bad_name(&error))?),
             "prefix" => prefix = value.into(),
             _ => {
-                return Err(bad_query(LIST, &name, &value, "limit, cursor, collection or prefix as its name"));
+                return Err(bad_query(
+                    LIST,
+                    &name,
+                    &value,
+                    "limit, cursor, collection or prefix as its name",
+                ));
             }
         }
     }

@@ -250,7 +250,10 @@ async fn mistakes_are_answered_with_the_next_step() {
     let (status, lists) = node.get("/control/sync/dead-letters").await;
     assert_eq!((status, &lists["items"]), (StatusCode::OK, &json!([])));
     let (status, ticket) = node.get("/control/sync/tickets/notes").await;
-    assert_eq!((status, &ticket["ticket"]), (StatusCode::OK, &json!("mesh:?ds=notes&pr=grpc:n-1@127.0.0.1:7")));
+    assert_eq!(
+        (status, &ticket["ticket"]),
+        (StatusCode::OK, &json!("mesh:?ds=notes&pr=grpc:n-1@127.0.0.1:7"))
+    );
 }
 
 #[tokio::test]
