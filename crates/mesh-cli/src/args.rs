@@ -1,8 +1,15 @@
 //! The command line.
 
+mod sync;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use sync::{
+    AnswerArgs, DataCommand, DataListArgs, DeadLettersArgs, DecideArgs, DocumentArgs, GetArgs, GetFormat,
+    JoinArgs, PutArgs, RetireArgs, SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs, TicketArgs,
+};
 
 use crate::output::Format;
 
@@ -66,6 +73,12 @@ pub enum Command {
     /// See how the store of control state stands
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// See how datasets converge, and who takes part in them
+    #[command(subcommand)]
+    Sync(SyncCommand),
+    /// Read and write the documents of a dataset
+    #[command(subcommand)]
+    Data(DataCommand),
     /// See and check a node's configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -438,6 +451,8 @@ mod tests {
           leave       Make a node say goodbye to its cluster and stop
           peers       See the members of the cluster
           registry    See how the store of control state stands
+          sync        See how datasets converge, and who takes part in them
+          data        Read and write the documents of a dataset
           config      See and check a node's configuration
           check       Find out what is wrong with a node or a cluster
           completion  Print a completion script for a shell

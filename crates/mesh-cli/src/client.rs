@@ -102,6 +102,14 @@ impl Edge {
         other
     }
 
+    /// The same, with so much more time for answers: the request itself asks the node to wait.
+    #[must_use]
+    pub fn lasting(&self, longer: Duration) -> Self {
+        let mut other = self.clone();
+        other.target.timeout += longer;
+        other
+    }
+
     /// Whom the operator's certificate names.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -154,6 +162,15 @@ impl Edge {
     pub async fn put(&self, path_and_query: &str, body: Bytes) -> Result<Value, Failure> {
         let put = Ask { method: Method::PUT, content_type: OCTETS, body, ..Ask::get(path_and_query, JSON) };
         self.json(&put).await
+    }
+
+    /// Deletes something, and reads the JSON answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). After a timeout it may or may not be deleted.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.json(&Ask { method: Method::DELETE, ..Ask::get(path, JSON) }).await
     }
 
     /// Reads bytes of any length, piece by piece.
@@ -306,7 +323,7 @@ impl Edge {
             .header(header::HOST, address)
             .header(header::ACCEPT, ask.accept)
             .header(header::USER_AGENT, concat!("mesh-cli/", env!("CARGO_PKG_VERSION")));
-        if !ask.body.is_empty() {
+        if !ask.body.is_empty() || ask.method == Method::PUT {
             request = request.header(header::CONTENT_TYPE, ask.content_type);
         }
         if let Some(id) = ask.last_event_id {

@@ -14,5 +14,7 @@ pub use mesh_core as core;
 pub use mesh_gossip as gossip;
 pub use mesh_leader as leader;
 pub use mesh_registry as registry;
+#[cfg(feature = "sync")]
+pub use mesh_sync as sync;
 pub use mesh_transport as transport;
 pub use node::{Node, NodeBuilder, NodeError, ResolveError};

@@ -6,6 +6,7 @@ mod disk;
 mod membership;
 mod network;
 mod registry;
+mod sync;
 mod trust;
 
 use std::time::Duration;

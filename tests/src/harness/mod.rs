@@ -24,6 +24,7 @@ mod operator;
 mod poll;
 mod prerequisite;
 mod process;
+mod steer;
 mod stranger;
 
 pub use artifacts::Folder;
@@ -36,4 +37,5 @@ pub use lab::{Lab, Namespace, Port};
 pub use operator::{Operator, Page};
 pub use poll::poll;
 pub use prerequisite::{Missing, Need, check, skip};
+pub use steer::{mesh, mesh_ok, target};
 pub use stranger::{Knock, knock};

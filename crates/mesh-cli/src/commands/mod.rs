@@ -4,6 +4,7 @@ mod check;
 mod completion;
 mod config;
 mod confirm;
+mod data;
 mod init;
 mod leaders;
 mod leave;
@@ -11,6 +12,7 @@ mod listing;
 mod peers;
 mod registry;
 mod run;
+mod sync;
 mod up;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Peers(command) => block_on(peers::run(&connection, command)),
         Command::Leaders(command) => block_on(leaders::run(&connection, command)),
         Command::Registry(command) => block_on(registry::run(&connection, command)),
+        Command::Sync(command) => block_on(sync::run(&connection, command)),
+        Command::Data(command) => block_on(data::run(&connection, command)),
         Command::Init(source) => init::run(&source),
         Command::Leave(args) => block_on(leave::run(&connection, args)),
         Command::Check(args) => block_on(check::run(&connection, args)),

@@ -18,9 +18,12 @@ pub struct Readiness {
     pub ready: bool,
     /// Everything that is missing.
     pub reasons: Vec<ReadinessReason>,
+    /// What an operator should look at although the node takes work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<ReadinessReason>,
 }
 
-/// One thing that keeps a node from being ready.
+/// One thing that keeps a node from being ready, or that an operator should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadinessReason {
     /// Stable code: `gossip.isolated`.
@@ -34,7 +37,14 @@ pub struct ReadinessReason {
 impl Readiness {
     /// Ready if there are no reasons.
     pub fn from_reasons(reasons: Vec<ReadinessReason>) -> Self {
-        Self { ready: reasons.is_empty(), reasons }
+        Self { ready: reasons.is_empty(), reasons, warnings: Vec::new() }
+    }
+
+    /// With one more thing that an operator should look at.
+    #[must_use]
+    pub fn with_warning(mut self, warning: ReadinessReason) -> Self {
+        self.warnings.push(warning);
+        self
     }
 }
 

@@ -114,6 +114,9 @@ impl Layer {
 
 /// The feature without which a section is not known.
 fn missing_feature(path: &[String]) -> Option<&'static str> {
+    if !cfg!(feature = "sync") && path.first().is_some_and(|section| section == "sync") {
+        return Some("sync");
+    }
     let [registry, section, ..] = path else { return None };
     match (registry.as_str(), section.as_str()) {
         ("registry", "etcd") if !cfg!(feature = "etcd") => Some("etcd"),

@@ -261,7 +261,9 @@ fn join(layers: Vec<Layer>) -> Result<LoadedConfig, ConfigError> {
         }
     };
     for broken in config.problems() {
-        let path: SettingPath = broken.setting.split('.').map(str::to_owned).collect();
+        // An item of a list came with the whole list.
+        let part = |part: &str| part.split('[').next().unwrap_or_default().to_owned();
+        let path: SettingPath = broken.setting.split('.').map(part).collect();
         problems.push(ConfigProblem {
             source: find_source(&sources, &path).or_else(|| source_within(&sources, &path)),
             text: format!("({}) {}", broken.value, broken.rule),

@@ -16,6 +16,8 @@ use mesh_core::{SettingError, Settings};
 use mesh_gossip::GossipConfig;
 use mesh_leader::LeaderConfig;
 use mesh_registry::RegistryConfig;
+#[cfg(feature = "sync")]
+use mesh_sync::config::SyncConfig;
 use mesh_transport::TransportConfig;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,9 @@ pub struct MeshConfig {
     pub registry: RegistryConfig,
     /// Sessions, leases and elections.
     pub leader: LeaderConfig,
+    /// Datasets that converge over any topology.
+    #[cfg(feature = "sync")]
+    pub sync: SyncConfig,
     /// The control API.
     pub control: ControlConfig,
 }
@@ -80,6 +85,8 @@ impl Settings for MeshConfig {
         problems.extend(self.gossip.problems());
         problems.extend(self.registry.problems());
         problems.extend(self.leader.problems());
+        #[cfg(feature = "sync")]
+        problems.extend(self.sync.problems());
         problems.extend(self.control.problems());
         problems
     }

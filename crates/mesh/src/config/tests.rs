@@ -135,6 +135,24 @@ fn a_preset_changes_defaults_and_single_settings_still_win() {
     insta::assert_snapshot!(problems(load("[gossip]\npreset = \"moon\"\n")), @r#"mesh.toml:2: gossip.preset ("moon") must be one of "lan", "wan", "local""#);
 }
 
+#[cfg(feature = "sync")]
+#[test]
+fn datasets_come_from_a_file_and_from_the_command_line() {
+    let loaded = load(
+        "[sync]\ncheck_interval = \"2s\"\n\n[[sync.datasets]]\nname = \"notes\"\naccess = \"cluster\"\n",
+    );
+    let sync = loaded.expect("nothing wrong").config.sync;
+    assert_eq!((sync.check_interval, sync.datasets[0].name.as_str()), (Duration::from_secs(2), "notes"));
+    assert_eq!(sync.datasets[0].access, mesh_sync::config::Access::Cluster);
+    let set = r#"[{name = "notes"}, {name = "photos", priority = 1}]"#;
+    let loaded = MeshConfig::loader().set("sync.datasets", set).load().expect("nothing wrong");
+    assert_eq!(loaded.config.sync.datasets[1].priority, 1);
+    insta::assert_snapshot!(
+        problems(load("[[sync.datasets]]\nname = \"Notes\"\n")),
+        @"mesh.toml:1: sync.datasets[0].name (Notes) is refused: dataset \"Notes\" is not valid: it has a character that is not allowed; allowed are 1 to 63 characters of a-z, 0-9, '-', '_' and '.', starting and ending with a letter or digit"
+    );
+}
+
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let error = MeshConfig::loader().file("/nowhere/mesh.toml").load().expect_err("no such file");

@@ -10,6 +10,8 @@ use mesh_leader::{
     rpc::{LeadershipService, leadership_server::LeadershipServer},
 };
 use mesh_registry::RegistryConfig;
+#[cfg(feature = "sync")]
+use mesh_sync::config::SyncConfig;
 use mesh_transport::{
     Identity, TransportConfig, TransportMetrics,
     endpoint::{Endpoint, NodeSecret},
@@ -18,6 +20,8 @@ use mesh_transport::{
     transcode::Descriptors,
 };
 
+#[cfg(feature = "sync")]
+use super::sync::{Sync, SyncParts};
 use super::{
     Node, NodeError,
     control::LeaveSwitch,
@@ -57,6 +61,8 @@ struct Checked {
     gossip: Validated<GossipConfig>,
     registry: Validated<RegistryConfig>,
     leader: Validated<LeaderConfig>,
+    #[cfg(feature = "sync")]
+    sync: Validated<SyncConfig>,
 }
 
 impl NodeBuilder {
@@ -166,6 +172,17 @@ impl NodeBuilder {
             data_dir: &config.node.data_dir,
             local: &local,
             membership: Arc::clone(&membership),
+            channels: channels.clone(),
+            clock: Arc::clone(&clock),
+        })
+        .await?;
+        #[cfg(feature = "sync")]
+        let sync = Sync::start(SyncParts {
+            config: config.sync,
+            data_dir: &config.node.data_dir,
+            local: &local,
+            address,
+            membership: Arc::clone(&membership),
             channels,
             clock: Arc::clone(&clock),
         })
@@ -186,6 +203,10 @@ impl NodeBuilder {
         if let Some(leadership) = &leadership {
             routes = routes.add_service(LeadershipServer::new(LeadershipService::new(leadership.clone())));
         }
+        #[cfg(feature = "sync")]
+        if let Some(sync) = &sync {
+            routes = sync.mount(routes);
+        }
         let (rpc, serving) = outgoing.serve(routes, descriptors).await?;
         tasks.extend(serving);
         let mut node = Node {
@@ -197,6 +218,8 @@ impl NodeBuilder {
             membership,
             registry,
             leadership,
+            #[cfg(feature = "sync")]
+            sync,
             edge: None,
             edge_address: None,
             source: found.source,
@@ -224,6 +247,8 @@ impl NodeBuilder {
                 clock: Arc::clone(&clock),
                 rpc_metrics: node.rpc.metrics().clone(),
                 leadership: node.leadership.clone(),
+                #[cfg(feature = "sync")]
+                sync: node.sync.as_ref(),
                 registry_metrics: node.registry.as_ref().map(Registry::metrics),
                 registry_status: node.registry.as_ref().map(|registry| registry.status(node.id())),
                 registry_whole: node.registry.as_ref().map(|registry| registry.whole(Arc::clone(&clock))),
@@ -315,12 +340,16 @@ fn check(config: MeshConfig) -> Result<Checked, NodeError> {
     if !problems.is_empty() {
         return Err(NodeError::Settings(problems));
     }
-    let MeshConfig { node, transport, gossip, registry, leader, control: _ } = config;
+    #[cfg(feature = "sync")]
+    let sync = config.sync.validate().map_err(NodeError::Settings)?;
+    let MeshConfig { node, transport, gossip, registry, leader, .. } = config;
     Ok(Checked {
         node: node.validate().map_err(NodeError::Settings)?,
         transport: transport.validate().map_err(NodeError::Settings)?,
         gossip: gossip.validate().map_err(NodeError::Settings)?,
         registry: registry.validate().map_err(NodeError::Settings)?,
         leader: leader.validate().map_err(NodeError::Settings)?,
+        #[cfg(feature = "sync")]
+        sync,
     })
 }

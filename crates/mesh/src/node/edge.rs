@@ -36,7 +36,9 @@ use super::{
 };
 
 /// What the control API is made of.
-pub(super) struct EdgeParts {
+pub(super) struct EdgeParts<'p> {
+    #[cfg(feature = "sync")]
+    pub(super) sync: Option<&'p super::sync::Sync>,
     pub(super) config: Validated<EdgeConfig>,
     pub(super) identity: Identity,
     pub(super) membership: Arc<dyn Membership>,
@@ -169,7 +171,7 @@ impl StateChanges {
 }
 
 /// Opens the edge port: for the control API, services, or both.
-pub(super) async fn serve(parts: EdgeParts) -> Result<EdgeServer, NodeError> {
+pub(super) async fn serve(parts: EdgeParts<'_>) -> Result<EdgeServer, NodeError> {
     let metrics = EdgeMetrics::default();
     // Services decide themselves whom they serve, as they do on the mesh port.
     let control = if parts.control { control_routes(&parts, &metrics) } else { Router::new() };
@@ -180,7 +182,7 @@ pub(super) async fn serve(parts: EdgeParts) -> Result<EdgeServer, NodeError> {
     Ok(EdgeServer::bind(&parts.config, tls, stack(router, options), metrics).await?)
 }
 
-fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
+fn control_routes(parts: &EdgeParts<'_>, metrics: &EdgeMetrics) -> Router {
     let node_id = parts.identity.node_id();
     let local = parts.gossip.as_ref().map(GossipHandle::local);
     let peers = peers_routes(PeersOptions {
@@ -197,6 +199,12 @@ fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
     let registry = registry(parts, metrics);
     let health = health_routes(HealthRoutes {
         live: Arc::new(move || live.is_live()),
+        #[cfg(feature = "sync")]
+        ready: match parts.sync {
+            Some(sync) => sync.warning(move || ready.readiness()),
+            None => Arc::new(move || ready.readiness()),
+        },
+        #[cfg(not(feature = "sync"))]
         ready: Arc::new(move || ready.readiness()),
         metrics: Arc::new(move || {
             let mut page = String::new();
@@ -214,6 +222,13 @@ fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
             metrics: metrics.clone(),
         }));
     }
+    #[cfg(feature = "sync")]
+    {
+        routes = routes.merge(match parts.sync {
+            Some(sync) => mesh_sync::api::sync_routes(sync.routes(&parts.config, metrics)),
+            None => mesh_sync::api::off_routes(),
+        });
+    }
     if let Some(status) = &parts.registry_status {
         routes = routes.merge(status_routes(status.clone()));
     }
@@ -230,7 +245,7 @@ fn control_routes(parts: &EdgeParts, metrics: &EdgeMetrics) -> Router {
 }
 
 /// Every metric of the node.
-fn registry(parts: &EdgeParts, metrics: &EdgeMetrics) -> Registry {
+fn registry(parts: &EdgeParts<'_>, metrics: &EdgeMetrics) -> Registry {
     let mut registry = Registry::default();
     parts.identity.metrics().register(&mut registry);
     parts.rpc_metrics.register(&mut registry);
@@ -240,6 +255,10 @@ fn registry(parts: &EdgeParts, metrics: &EdgeMetrics) -> Registry {
     }
     if let Some(leadership) = &parts.leadership {
         mesh_leader::metrics::register(&mut registry, leadership.clone());
+    }
+    #[cfg(feature = "sync")]
+    if let Some(sync) = parts.sync {
+        mesh_sync::metrics::register(&mut registry, sync.handle().clone());
     }
     if let Some(sources) = &parts.registry_metrics {
         sources.clone().register(&mut registry);

@@ -32,6 +32,14 @@ pub enum NodeError {
         #[source]
         source: StoreError,
     },
+    /// The files of datasets can't be used.
+    #[cfg(feature = "sync")]
+    #[error("the files of datasets can't be used; look at the folder `sync` of the data directory")]
+    SyncFiles(#[source] mesh_core::BoxError),
+    /// Sync could not be started.
+    #[cfg(feature = "sync")]
+    #[error("sync can't be started")]
+    Sync(#[source] mesh_sync::engine::EngineError),
     /// Settings break rules; nothing was started.
     #[error("{}", list(.0))]
     Settings(Vec<SettingError>),

@@ -11,6 +11,8 @@ mod registry;
 mod repair;
 mod rpc;
 mod startup;
+#[cfg(feature = "sync")]
+mod sync;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -50,6 +52,9 @@ pub struct Node {
     /// `None` if it is off (`registry.provider`).
     registry: Option<Registry>,
     leadership: Option<Leadership>,
+    /// `None` if it keeps no dataset (`sync.datasets`).
+    #[cfg(feature = "sync")]
+    sync: Option<sync::Sync>,
     edge: Option<EdgeServer>,
     edge_address: Option<SocketAddr>,
     source: Option<Arc<dyn IdentitySource>>,
@@ -112,6 +117,12 @@ impl Node {
     /// Who leads what, and this node's campaigns; `None` without a registry.
     pub fn leadership(&self) -> Option<&Leadership> {
         self.leadership.as_ref()
+    }
+
+    /// The datasets that this node keeps; `None` if there are none (`sync.datasets`).
+    #[cfg(feature = "sync")]
+    pub fn sync(&self) -> Option<&mesh_sync::engine::SyncHandle> {
+        self.sync.as_ref().map(sync::Sync::handle)
     }
 
     /// Makes this node's voter, if it has one, break a rule from here on. For tests of a test harness.
@@ -226,6 +237,11 @@ impl Node {
         }
         if let Some(raft) = self.registry.as_ref().and_then(|registry| registry.raft.as_ref()) {
             raft.stop().await;
+        }
+        // Its streams would keep the server from draining.
+        #[cfg(feature = "sync")]
+        if let Some(sync) = &mut self.sync {
+            sync.stop(self.leave_timeout).await;
         }
         let left = match &self.gossip {
             Some(gossip) => gossip.leave(self.leave_timeout).await,
