@@ -142,6 +142,11 @@ fn act(
     };
     let rejoined = regain(&victim, cluster, &views, story, interrupt)?;
 
+    // The one that was started again is asked at its new port.
+    views.close();
+    let views = Views::open(cluster, interrupt)?;
+    meet(cluster, &views, story)?;
+
     let witness = others(&victim, cluster).next().unwrap_or(&victim).clone();
     let leader = cluster.next_leader(&witness, None, PATIENCE, interrupt)?;
     let follows = |node: &&Node| node.name != leader.name && node.name != victim.name;
