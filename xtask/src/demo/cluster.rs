@@ -24,6 +24,10 @@ const NAME: &str = "demo";
 /// The scope that steers the cluster itself.
 const SCOPE: &str = "global-control";
 
+/// The dataset that every node keeps, and the setting that says so.
+pub(super) const DATASET: &str = "demo";
+const DATASETS: &str = "sync.datasets=[{name = \"demo\", access = \"cluster\"}]";
+
 /// Longest wait for a goodbye when the demo ends early; `mesh up` gives its nodes half a minute.
 const LAST_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -74,27 +78,15 @@ impl Cluster {
                 NAME,
                 "--nodes",
                 &nodes.to_string(),
+                "--set",
+                DATASETS,
                 "--dir",
             ])
             .arg(folder);
         let up = Lines::start(&mut command, move |line| lines.send(line).is_ok())?;
         let (mesh, folder) = (mesh.to_owned(), folder.to_owned());
         let mut cluster = Self { mesh, folder, nodes: Vec::new(), again: None, up };
-        let watch = Stopwatch::start();
-        let line = loop {
-            interrupt.check()?;
-            match received.recv_timeout(TICK) {
-                Ok(line) if line["event"] == "up" => break line,
-                Err(mpsc::RecvTimeoutError::Timeout) if watch.elapsed() >= patience => {
-                    bail!("`mesh up` was not up within {patience:?}")
-                }
-                Ok(_) | Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    interrupt.check()?;
-                    bail!("`mesh up` ended before the cluster was up")
-                }
-            }
-        };
+        let line = first(&received, "up", patience, interrupt).context("`mesh up`")?;
         cluster.nodes = announced(&line)?;
         Ok(cluster)
     }
@@ -172,17 +164,32 @@ impl Cluster {
         }
     }
 
-    /// Starts a node again, from the configuration that `mesh up` wrote for it.
-    pub(super) fn restart(&mut self, node: &Node) -> Result<()> {
+    /// Starts a node again, from the configuration that `mesh up` wrote for it, and waits until it listens: its
+    /// process and its ports are others from then on.
+    pub(super) fn restart(&mut self, node: &Node, patience: Duration, interrupt: &Interrupt) -> Result<()> {
         let folder = self.folder.join(&node.name);
         let mut command = command(&self.mesh, &self.folder);
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(folder.join("mesh.toml"))
-            .args(["--events", "--until-stdin-closes"]);
+        command.arg("run").arg("--config").arg(folder.join("mesh.toml")).args([
+            "--events",
+            "--until-stdin-closes",
+            "--set",
+            DATASETS,
+        ]);
         command.stderr(append(&folder.join("node.log"))?);
-        self.again = Some(Lines::start(&mut command, |_| true)?);
+        let (lines, received) = mpsc::channel();
+        // Nobody reads the later lines, and the process must not wait for that.
+        let process = Lines::start(&mut command, move |line| {
+            let _ = lines.send(line);
+            true
+        })?;
+        let pid = process.pid();
+        self.again = Some(process);
+        let line = first(&received, "listening", patience, interrupt)
+            .with_context(|| format!("{}, started again", node.name))?;
+        let edge = line["edge"].as_str().with_context(|| format!("it told no edge address: {line}"))?;
+        for known in self.nodes.iter_mut().filter(|known| known.name == node.name) {
+            *known = Node { name: node.name.clone(), edge: edge.to_owned(), pid };
+        }
         Ok(())
     }
 
@@ -220,6 +227,30 @@ impl Drop for Cluster {
         // What went wrong before is what people should read, and what does not stop is killed.
         for process in self.again.iter_mut().chain([&mut self.up]) {
             let _ = stop(process, LAST_PATIENCE);
+        }
+    }
+}
+
+/// Waits for the first line of one kind.
+fn first(
+    lines: &mpsc::Receiver<Value>,
+    event: &str,
+    patience: Duration,
+    interrupt: &Interrupt,
+) -> Result<Value> {
+    let watch = Stopwatch::start();
+    loop {
+        interrupt.check()?;
+        match lines.recv_timeout(TICK) {
+            Ok(line) if line["event"] == event => return Ok(line),
+            Err(mpsc::RecvTimeoutError::Timeout) if watch.elapsed() >= patience => {
+                bail!("it did not say {event:?} within {patience:?}")
+            }
+            Ok(_) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                interrupt.check()?;
+                bail!("it ended before it said {event:?}")
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
-//! `cargo xtask demo`: a real cluster on this machine, one node killed and back.
+//! `cargo xtask demo`: a real cluster on this machine, one node killed and back, one cut off while all write.
 //!
 //! `mesh up` owns the nodes. The demo watches each of them with `mesh peers list
 //! --watch`, as an operator would, and every time that it prints is when a node
 //! said so.
 
+mod apart;
 mod cluster;
 mod interrupt;
 mod process;
@@ -39,6 +40,7 @@ struct Figures {
     dead: Duration,
     takeover: Duration,
     rejoined: Duration,
+    converged: Duration,
     transport: String,
 }
 
@@ -138,7 +140,19 @@ fn act(
         }
         None => Duration::ZERO,
     };
-    let rejoined = regain(&victim, cluster, &views, story)?;
+    let rejoined = regain(&victim, cluster, &views, story, interrupt)?;
+
+    // The one that was started again is asked at its new port.
+    views.close();
+    let views = Views::open(cluster, interrupt)?;
+    meet(cluster, &views, story)?;
+
+    let witness = others(&victim, cluster).next().unwrap_or(&victim).clone();
+    let leader = cluster.next_leader(&witness, None, PATIENCE, interrupt)?;
+    let follows = |node: &&Node| node.name != leader.name && node.name != victim.name;
+    let apart = cluster.nodes().iter().find(follows).or(cluster.nodes().last());
+    let apart = apart.context("a cluster without nodes")?.clone();
+    let converged = apart::write(&apart, cluster, &views, story, interrupt)?;
 
     views.close();
     if !options.script {
@@ -146,7 +160,7 @@ fn act(
         story.tell(format_args!("  {}", cluster.invitation()));
         cluster.wait_for_the_end(interrupt)?;
     }
-    Ok(Figures { ready, joined, elected, dead, takeover, rejoined, transport })
+    Ok(Figures { ready, joined, elected, dead, takeover, rejoined, converged, transport })
 }
 
 /// Waits until every node says that it sees every one alive.
@@ -174,10 +188,16 @@ fn lose(victim: &Node, cluster: &Cluster, views: &Views, story: &Story) -> Resul
 }
 
 /// Starts a node again and waits until every other one sees it alive. Returns how long that took.
-fn regain(victim: &Node, cluster: &mut Cluster, views: &Views, story: &Story) -> Result<Duration> {
+fn regain(
+    victim: &Node,
+    cluster: &mut Cluster,
+    views: &Views,
+    story: &Story,
+    interrupt: &Interrupt,
+) -> Result<Duration> {
     let restarted = story.elapsed();
     story.tell(format_args!("{} is started again", victim.name));
-    cluster.restart(victim)?;
+    cluster.restart(victim, PATIENCE, interrupt)?;
     for observer in others(victim, cluster) {
         views.wait_until(PATIENCE, "the others see it alive again", |view| {
             view.is(&observer.name, &victim.name, "alive")
@@ -193,31 +213,32 @@ fn others<'c>(victim: &Node, cluster: &'c Cluster) -> impl Iterator<Item = &'c N
 }
 
 fn finish(options: &DemoOptions, story: &Story, figures: &Figures) {
-    let Figures { ready, joined, elected, dead, takeover, rejoined, transport } = figures;
+    let Figures { ready, joined, elected, dead, takeover, rejoined, converged, transport } = figures;
     match options.output {
         Output::Json => println!("{}", line(options.nodes, figures)),
         Output::Text => story.tell(format_args!(
             "ready after {} ms, all joined after {} ms, led after {} ms; death noticed in {} ms, \
-             next leader in {} ms, back in {} ms, over {transport}",
+             next leader in {} ms, back in {} ms, converged after a cut in {} ms, over {transport}",
             ms(ready),
             ms(joined),
             ms(elected),
             ms(dead),
             ms(takeover),
-            ms(rejoined)
+            ms(rejoined),
+            ms(converged)
         )),
     }
 }
 
 /// The result as one line, in the order in which things happened.
 fn line(nodes: u16, figures: &Figures) -> String {
-    let Figures { ready, joined, elected, dead, takeover, rejoined, transport } = figures;
-    let [ready, joined, elected, dead, takeover, rejoined] =
-        [ready, joined, elected, dead, takeover, rejoined].map(ms);
+    let Figures { ready, joined, elected, dead, takeover, rejoined, converged, transport } = figures;
+    let [ready, joined, elected, dead, takeover, rejoined, converged] =
+        [ready, joined, elected, dead, takeover, rejoined, converged].map(ms);
     format!(
         "{{\"nodes\":{nodes},\"ready_ms\":{ready},\"joined_ms\":{joined},\"elected_ms\":{elected},\
-         \"dead_ms\":{dead},\"takeover_ms\":{takeover},\"rejoined_ms\":{rejoined},\"transport\":{},\
-         \"exit\":\"clean\"}}",
+         \"dead_ms\":{dead},\"takeover_ms\":{takeover},\"rejoined_ms\":{rejoined},\
+         \"converged_ms\":{converged},\"transport\":{},\"exit\":\"clean\"}}",
         serde_json::Value::from(transport.as_str())
     )
 }
@@ -240,12 +261,13 @@ mod tests {
             dead: time(4),
             takeover: time(5),
             rejoined: time(6),
+            converged: time(7),
             transport: "http3".to_owned(),
         };
         let line = line(3, &figures);
         assert_eq!(
             line,
-            r#"{"nodes":3,"ready_ms":1,"joined_ms":2,"elected_ms":3,"dead_ms":4,"takeover_ms":5,"rejoined_ms":6,"transport":"http3","exit":"clean"}"#
+            r#"{"nodes":3,"ready_ms":1,"joined_ms":2,"elected_ms":3,"dead_ms":4,"takeover_ms":5,"rejoined_ms":6,"converged_ms":7,"transport":"http3","exit":"clean"}"#
         );
         serde_json::from_str::<serde_json::Value>(&line).expect("it is JSON");
     }
