@@ -347,6 +347,12 @@ fn problem(error: &SyncError) -> Problem {
             "this node may not prune",
             "prune on a node that may",
         ),
+        SyncError::Full { .. } => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "sync.store.full",
+            "the node's disk has no room",
+            "make room on the node's disk; writes are taken again without a restart",
+        ),
         SyncError::Failed { .. } | SyncError::Store { .. } | SyncError::Blob(_) => (
             StatusCode::INSUFFICIENT_STORAGE,
             "sync.store.failed",

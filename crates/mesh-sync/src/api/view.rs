@@ -92,6 +92,8 @@ pub struct DatasetItem {
     pub pending_requests: usize,
     /// Large values that are being fetched.
     pub blobs_missing: usize,
+    /// Why nothing is written until there is room on the disk; `null` while there is.
+    pub full: Option<String>,
     /// What the store said when it failed; `null` if it did not.
     pub failed: Option<String>,
     /// What is held of each author, at most 1000 of them.
@@ -206,6 +208,7 @@ impl DatasetItem {
             dead_letters: status.queue.dead_letters,
             pending_requests: status.pending_requests,
             blobs_missing: status.blobs_missing,
+            full: status.full.clone(),
             failed: status.failed.clone(),
             authors: status.authors.iter().map(AuthorItem::new).collect(),
         }

@@ -60,6 +60,8 @@ pub(super) struct Board {
     /// Peers that a delivery of the queue waits for.
     pub(super) needed: BTreeSet<NodeId>,
     pub(super) failed: Option<String>,
+    /// Why nothing is written until there is room on the disk.
+    pub(super) full: Option<String>,
     pub(super) peers: Vec<PeerStatus>,
     pub(super) queue: QueueStats,
     pub(super) blobs_missing: usize,

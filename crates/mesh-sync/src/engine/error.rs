@@ -65,6 +65,15 @@ pub enum SyncError {
         /// What it said.
         problem: String,
     },
+    /// The disk has no room. Nothing is written until there is, and then again without a restart; a write that was under
+    /// way when the disk filled up may be stored then.
+    #[error("{dataset} takes no writes: {problem}; make room, and writes are taken again")]
+    Full {
+        /// Which.
+        dataset: DatasetId,
+        /// What the store said.
+        problem: String,
+    },
     /// The store can't be read.
     #[error("cannot read the store of {dataset}")]
     Store {

@@ -82,6 +82,8 @@ pub struct DatasetStatus {
     pub pending_requests: usize,
     /// Large payloads that are being fetched.
     pub blobs_missing: usize,
+    /// Why nothing is written until there is room on the disk.
+    pub full: Option<String>,
     /// What the store said when it failed; nothing is taken since.
     pub failed: Option<String>,
 }

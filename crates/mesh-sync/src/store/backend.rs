@@ -33,6 +33,16 @@ pub trait Backend: Send + Sync + 'static {
     /// What errors name.
     fn path(&self) -> &Path;
 
+    /// Whether the disk has room for what is written, and for what the backend writes beside it by and by. Whoever can
+    /// wait asks before it writes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] if it has not.
+    fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The value of a key.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistM
 
 use super::{
     Backend, Store, StoreError, Visit, Write,
-    guard::{guarded, io_error},
+    guard::{guarded, io_error, room},
 };
 
 /// Opening replays the journal, so this bounds how long that takes: well under a second for each 128 MiB.
@@ -48,11 +48,14 @@ pub struct FjallOptions {
     pub memtable_bytes: u64,
     /// Threads that flush and compact. Default: 2.
     pub worker_threads: usize,
+    /// Bytes of the disk that are left free: below them, [`room`](Backend::room) says no. Flushing and compacting need
+    /// them. Default: 64 MiB.
+    pub reserve_bytes: u64,
 }
 
 impl Default for FjallOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, memtable_bytes: 32 << 20, worker_threads: 2 }
+        Self { cache_bytes: 32 << 20, memtable_bytes: 32 << 20, worker_threads: 2, reserve_bytes: 64 << 20 }
     }
 }
 
@@ -64,6 +67,7 @@ pub struct FjallBackend {
     path: PathBuf,
     database: Database,
     keyspace: Keyspace,
+    reserve_bytes: u64,
 }
 
 impl std::fmt::Debug for FjallBackend {
@@ -88,7 +92,7 @@ impl FjallBackend {
             let database = builder.open().map_err(explain)?;
             let settings = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
             let keyspace = database.keyspace("entries", settings).map_err(explain)?;
-            Ok(Self { path: folder.to_owned(), database, keyspace })
+            Ok(Self { path: folder.to_owned(), database, keyspace, reserve_bytes: options.reserve_bytes })
         })
     }
 
@@ -100,6 +104,10 @@ impl FjallBackend {
 impl Backend for FjallBackend {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        room(&self.path, self.reserve_bytes)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -176,6 +184,18 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[test]
+    fn a_disk_that_has_less_than_the_reserve_is_full() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = FjallOptions { reserve_bytes: u64::MAX, ..FjallOptions::default() };
+        let backend = FjallBackend::open(folder.path(), options).expect("opens");
+        let full = backend.room().expect_err("nobody has so much");
+        assert!(matches!(&full, StoreError::Full { path, .. } if path == folder.path()), "{full}");
+        drop(backend);
+        let options = FjallOptions { reserve_bytes: 0, ..FjallOptions::default() };
+        FjallBackend::open(folder.path(), options).expect("opens").room().expect("there is a byte");
+    }
 
     #[test]
     fn an_error_says_what_to_do_and_where() {

@@ -18,6 +18,18 @@ pub(super) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreErro
     })
 }
 
+/// Whether the disk that `path` is on has more than so many bytes left. If nobody can tell, it has.
+pub(super) fn room(path: &Path, reserve_bytes: u64) -> Result<(), StoreError> {
+    let Ok(disk) = rustix::fs::statvfs(path) else { return Ok(()) };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free > reserve_bytes {
+        return Ok(());
+    }
+    let problem = format!("{free} bytes are free, and {reserve_bytes} are kept for what it writes by itself");
+    let source = io::Error::new(io::ErrorKind::StorageFull, problem);
+    Err(StoreError::Full { verb: "write", path: path.to_owned(), source })
+}
+
 /// What an error of the operating system means to a store.
 pub(super) fn io_error(verb: &'static str, path: PathBuf, source: io::Error) -> StoreError {
     use io::ErrorKind::{InvalidData, NotFound, QuotaExceeded, StorageFull, UnexpectedEof};

@@ -91,6 +91,16 @@ pub trait EntryStore: Send + Sync {
     /// Counts and the set hash, as of the last commit. Does not touch the disk.
     fn summary(&self) -> Summary;
 
+    /// Whether the disk has room for more. A store that runs into the end of its disk has to be opened again, so ask
+    /// before a write and let it wait.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] if it has not.
+    fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Stores entries in one durable commit, together with `metadata`. When it returns, all of it is on disk.
     ///
     /// There is an outcome for each entry, in order. What is there already is skipped. An entry needs its parents:

@@ -10,8 +10,11 @@ use redb::{Database, Error, ReadableDatabase, TableDefinition};
 
 use super::{
     Backend, Store, StoreError, Visit, Write,
-    guard::{guarded, io_error},
+    guard::{guarded, io_error, room},
 };
+
+/// Bytes of the disk that are left free: the file grows by large steps.
+const RESERVE_BYTES: u64 = 64 << 20;
 
 const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("entries");
 /// Memory for pages that were read, in bytes.
@@ -110,6 +113,10 @@ impl RedbBackend {
 impl Backend for RedbBackend {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        room(&self.path, RESERVE_BYTES)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

@@ -1,7 +1,5 @@
 //! The queue to peers, and records that become durable.
 
-use std::sync::Arc;
-
 use mesh_core::NodeId;
 use tokio::sync::oneshot;
 
@@ -12,7 +10,9 @@ use crate::{
     store::{MetadataWrite, StoreError},
 };
 
-use super::{Actor, DELIVERY_BYTES, DELIVERY_ENTRIES, DELIVERY_PATIENCE, Delivery, Ended, Observer, Tickets};
+use super::{
+    Actor, DELIVERY_BYTES, DELIVERY_ENTRIES, DELIVERY_PATIENCE, Delivery, Observer, Tickets, room::Held,
+};
 
 impl Actor {
     /// Queues an entry for a peer; `told` hears of it once that is durable.
@@ -148,8 +148,7 @@ impl Actor {
         }
         self.writing_books = true;
         self.written_waiters.append(&mut self.book_waiters);
-        let store = Arc::clone(&self.dataset.store);
-        self.jobs.spawn_blocking(move || Ended::Books(tickets, store.write_metadata(&writes)));
+        self.start_write(Held::Books(tickets, writes));
     }
 
     pub(super) fn on_books(&mut self, tickets: Tickets, result: Result<(), StoreError>) {

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod events;
+mod room;
 mod streams;
 mod writes;
 
@@ -49,6 +50,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 enum Ended {
     Job(JobId, Result<Done, StoreError>, Option<Duration>),
     Books(Tickets, Result<(), StoreError>),
+    /// The disk has no room for it.
+    NoRoom(room::Held, StoreError),
+    /// Whether it has.
+    Room(Result<(), StoreError>),
 }
 
 /// What a write of records covers.
@@ -109,6 +114,8 @@ pub(in crate::engine) struct Actor {
     rounds: BTreeMap<NodeId, RoundSoFar>,
     deliveries: BTreeMap<NodeId, Delivery>,
     writing_books: bool,
+    /// Writes that wait for room on the disk.
+    held: Vec<room::Held>,
     /// Who waits for records that are not being written yet, and for those that are.
     book_waiters: Vec<Box<dyn FnOnce() + Send>>,
     written_waiters: Vec<Box<dyn FnOnce() + Send>>,
@@ -146,6 +153,7 @@ impl Actor {
             rounds: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             writing_books: false,
+            held: Vec::new(),
             book_waiters: Vec::new(),
             written_waiters: Vec::new(),
             observers: Vec::new(),
@@ -201,6 +209,7 @@ impl Actor {
         self.replica.handle_timeout(now);
         if now.at >= self.next_board {
             self.next_board = now.at + BOARD_EVERY;
+            self.look_for_room();
             let mut board = lock(&self.dataset.board);
             board.peers = self.replica.peers();
             board.queue = self.queue.stats();
@@ -300,20 +309,15 @@ impl Actor {
 
     fn start(&mut self, Job { id, work }: Job) {
         let store = Arc::clone(&self.dataset.store);
-        let clock = Arc::clone(&self.core.clock);
         match work {
             Work::Verify(entries) if entries.len() >= 2 * VERIFY_EACH_MIN => {
                 self.jobs.spawn(async move {
                     Ended::Job(id, Ok(Done::Verified(verify_on_all_cores(entries).await)), None)
                 });
             }
+            work if work.writes() => self.start_write(room::Held::Job(Job { id, work })),
             work => {
-                self.jobs.spawn_blocking(move || {
-                    let begun = clock.now();
-                    let result = work.perform(&*store);
-                    let took = matches!(work, Work::Insert { .. }).then(|| clock.now().since(begun));
-                    Ended::Job(id, result, took)
-                });
+                self.jobs.spawn_blocking(move || Ended::Job(id, work.perform(&*store), None));
             }
         }
     }
@@ -331,6 +335,8 @@ impl Actor {
                 }
             }
             Ended::Books(tickets, result) => self.on_books(tickets, result),
+            Ended::NoRoom(write, full) => self.on_no_room(write, &full),
+            Ended::Room(room) => self.on_room(room),
         }
     }
 

@@ -124,6 +124,9 @@ impl Actor {
             let outcome = Outcome::Rejected(Rejection::OtherDataset { found: other.dataset().clone() });
             return Err((waiter, SyncError::NotStored { id: other.id(), outcome }));
         }
+        if let Some(full) = self.no_room() {
+            return Err((waiter, full));
+        }
         match self.replica.submit(self.core.now(), entries.clone()) {
             Ok(submission) => {
                 self.submissions.insert(submission, Submission { entries, waiter });

@@ -45,6 +45,10 @@ impl Core {
                 status.health = SyncHealth::Unhealthy;
                 status.problems.push(format!("{}: its store has failed: {problem}", dataset.dataset));
             }
+            if let Some(problem) = &dataset.full {
+                status.health = SyncHealth::Unhealthy;
+                status.problems.push(format!("{}: nothing is written: {problem}", dataset.dataset));
+            }
             for peer in dataset.peers.iter().filter(|peer| peer.standing == Standing::Active) {
                 status.tracked_peers += 1;
                 status.peers_without_confirmation += usize::from(!peer.confirmed);
@@ -83,7 +87,7 @@ impl Core {
             let board = lock(&front.board);
             gauges.queued += board.queue.entries;
             gauges.dead_letters += board.queue.dead_letters;
-            if board.failed.is_some() {
+            if board.failed.is_some() || board.full.is_some() {
                 gauges.health = SyncHealth::Unhealthy;
             }
             for peer in &board.peers {
@@ -172,6 +176,7 @@ impl Core {
             queue,
             pending_requests: books.access.pending().count(),
             blobs_missing: board.blobs_missing,
+            full: board.full,
             failed: board.failed,
         })
     }

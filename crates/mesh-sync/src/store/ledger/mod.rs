@@ -157,6 +157,10 @@ impl<B: Backend> EntryStore for Ledger<B> {
         *self.published.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn room(&self) -> Result<(), StoreError> {
+        self.backend.room()
+    }
+
     fn insert_batch(
         &self,
         entries: &[Verified],
