@@ -19,7 +19,11 @@ use mesh_sync::{
     store::{Arrival, Creation, Datasets, EntryStore, ScanLimit, Store, StoreError, StoreIncarnation},
 };
 
-use crate::{disk::Disk, options::Options, rules::Rules};
+use crate::{
+    disk::Disk,
+    options::Options,
+    rules::{Nonces, Rules},
+};
 
 /// Where the wall clocks begin.
 const EPOCH: u64 = 1_700_000_000_000;
@@ -186,6 +190,7 @@ struct World<'o> {
     rng: fastrand::Rng,
     nodes: Vec<Node>,
     rules: Vec<Rules>,
+    nonces: Nonces,
     /// By pair: the number of the connection, and whether it is cut.
     epochs: BTreeMap<(usize, usize), u64>,
     cut: BTreeSet<(usize, usize)>,
@@ -245,6 +250,7 @@ impl<'o> World<'o> {
             rng,
             nodes,
             rules: (0..options.datasets).map(|_| Rules::default()).collect(),
+            nonces: Nonces::default(),
             epochs: BTreeMap::new(),
             cut: BTreeSet::new(),
             last: BTreeMap::new(),
@@ -544,7 +550,7 @@ impl<'o> World<'o> {
         for at in 0..self.options.datasets {
             let mut effects = 0;
             while let Some(transmit) = self.nodes[node].parts[at].replica.poll_transmit() {
-                self.carry(node, at, transmit);
+                self.carry(node, at, transmit)?;
                 effects += 1;
             }
             while let Some(job) = self.nodes[node].parts[at].replica.poll_job() {
@@ -577,15 +583,18 @@ impl<'o> World<'o> {
         Ok(())
     }
 
-    fn carry(&mut self, from: usize, at: usize, Transmit { to, message }: Transmit) {
+    fn carry(&mut self, from: usize, at: usize, Transmit { to, message }: Transmit) -> Result<(), Violation> {
+        if let Message::Reconcile { frame, .. } = &message {
+            self.nonces.on_frame(frame).map_err(|broken| self.broken(broken))?;
+        }
         let to = at_of(&to);
         self.report.messages += 1;
         let pair = (from.min(to), from.max(to));
         let lost = self.faulty && self.rng.u32(0..100) < self.options.loss_percent;
         if lost || self.cut.contains(&pair) {
-            return;
+            return Ok(());
         }
-        let Some(epoch) = self.epochs.get(&pair).copied() else { return };
+        let Some(epoch) = self.epochs.get(&pair).copied() else { return Ok(()) };
         let ms = if self.faulty { self.options.latency_ms_max } else { 5 };
         let last = self.last.get(&(from, to)).copied().unwrap_or(Instant::ZERO);
         let arrives = (self.now + Duration::from_millis(self.rng.u64(1..=ms))).max(last);
@@ -596,6 +605,7 @@ impl<'o> World<'o> {
         }
         let message = self.flip(message);
         self.push(arrives, Event::Arrives { from, to, epoch, dataset: at, bytes: message.encode() });
+        Ok(())
     }
 
     /// Flips a bit of an entry, as a peer would that is broken.
