@@ -24,7 +24,7 @@ use crate::{
 /// A look begins when so many entries were removed since the last one, and as many as there were names in need then.
 const LOOK_MIN: u64 = 1024;
 /// How many entries or names a prune looks at, at least.
-const SHARE_MIN: u64 = 16_384;
+const SHARE_MIN: u64 = if cfg!(test) { 512 } else { 16_384 };
 /// How many it looks at for each entry that was removed since the last share.
 const SHARE_OF_REMOVED: u64 = 4;
 /// Bytes of an entry that cost as much as another one.
