@@ -29,11 +29,13 @@ pub enum PlantedBug {
     ForgetPruneAtRestart,
     /// Entries that were not acknowledged are not sent again, and count as given (`replica/give.rs`).
     NeverResend,
+    /// Each comparison brings the same nonce (`replica/settle.rs`).
+    ReuseSeeds,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AcknowledgeBeforeCommit,
         Self::CursorEarly,
         Self::PruneUnconfirmed,
@@ -44,6 +46,7 @@ impl PlantedBug {
         Self::IgnorePrune,
         Self::ForgetPruneAtRestart,
         Self::NeverResend,
+        Self::ReuseSeeds,
     ];
 }
 

@@ -32,6 +32,11 @@ impl Dice {
         Nonce(nonce)
     }
 
+    /// Always the same one, for a bug that is planted.
+    pub(super) fn first_nonce(&self) -> Nonce {
+        Self::new(self.key).nonce()
+    }
+
     /// At most `count` of these, at random.
     pub(super) fn choose<T>(&mut self, mut among: Vec<T>, count: usize) -> Vec<T> {
         let count = count.min(among.len());

@@ -8,7 +8,7 @@ use mesh_core::{Instant, NodeId};
 use super::{Message, Refusal, Replica, SyncEvent, peer::Peer};
 use crate::{
     planted::PlantedBug,
-    reconcile::{Arrival as Cursor, Outcome, Root, Session, SessionError, SessionOptions},
+    reconcile::{Arrival as Cursor, Nonce, Outcome, Root, Session, SessionError, SessionOptions},
 };
 
 /// The shortest pause between two comparisons with one peer.
@@ -188,7 +188,7 @@ impl Replica {
     }
 
     fn begin(&mut self, peer: &NodeId, salted: bool) {
-        let (id, nonce) = (self.dice.number(), self.dice.nonce());
+        let (id, nonce) = (self.dice.number(), self.nonce());
         let session = Session::initiate(&self.index, self.session_options(salted), nonce);
         let running = self.running(id, session, true);
         if let Some(with) = self.peers.get_mut(peer) {
@@ -196,6 +196,12 @@ impl Replica {
             with.settle.running = Some(running);
         }
         self.speak(peer);
+    }
+
+    /// What this side brings into the key of a comparison. Whoever knew it before could prepare ids that collide, and
+    /// what one comparison missed, the next one would miss too.
+    fn nonce(&mut self) -> Nonce {
+        if self.planted.has(PlantedBug::ReuseSeeds) { self.dice.first_nonce() } else { self.dice.nonce() }
     }
 
     fn running(&self, id: u64, session: Session, initiator: bool) -> Running {
@@ -273,7 +279,7 @@ impl Replica {
                 self.send(peer, Message::Refuse(Refusal::Busy));
                 return;
             }
-            let nonce = self.dice.nonce();
+            let nonce = self.nonce();
             let session = Session::respond(self.session_options(false), nonce);
             let running = self.running(id, session, false);
             if let Some(with) = self.peers.get_mut(peer) {

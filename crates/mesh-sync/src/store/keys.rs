@@ -10,9 +10,10 @@
 //! 06 number, arrival               the entry, checksum
 //! 07 number, author, sequence, id  timestamp
 //! 08 number, author                what is held of the author
-//! 09 number, id                    nothing                         what was pruned
+//! 09 number, id                    author, sequence, when          what was pruned
 //! 0a number, key                   metadata
 //! 0b number                        checkpoint
+//! 0c number                        the last look at what was pruned
 //! ```
 //!
 //! Numbers are big endian, so that keys sort as they do. The names of entries are apart from the entries, so that
@@ -46,6 +47,7 @@ pub(super) enum Space {
     Pruned = 9,
     Metadata = 10,
     Checkpoint = 11,
+    Looked = 12,
 }
 
 fn key(space: Space, number: Number, parts: &[&[u8]]) -> Vec<u8> {
@@ -130,6 +132,10 @@ pub(super) fn metadata(number: Number, user: &[u8]) -> Vec<u8> {
 
 pub(super) fn checkpoint(number: Number) -> Vec<u8> {
     key(Space::Checkpoint, number, &[])
+}
+
+pub(super) fn looked(number: Number) -> Vec<u8> {
+    key(Space::Looked, number, &[])
 }
 
 /// What follows the dataset's number in a key.

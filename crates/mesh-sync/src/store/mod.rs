@@ -186,7 +186,9 @@ pub trait EntryStore: Send + Sync {
     /// with what went, from within the write, so it must not write to this store. If it is cut short, the next
     /// [`Datasets::open`] completes it.
     ///
-    /// The names of what went are kept, as parents that need not be there, and so are those in `boundary`. A store that
+    /// The names of what went are kept, as parents that need not be there, and so are those in `boundary`. When about
+    /// as many were removed again, those go that no entry names which is held. An entry that comes later and names
+    /// one waits for its parent, until a `boundary` has it again. A store that
     /// begins after a prune has none of them: give it those of [`EntryStore::pruned`] of its source, or entries
     /// that build on pruned ones wait for their parents for ever.
     ///

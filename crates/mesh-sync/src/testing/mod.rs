@@ -72,6 +72,7 @@ macro_rules! store_conformance_tests {
             watermarks_only_rise
             a_new_store_takes_children_of_what_was_pruned_elsewhere
             a_prune_of_thousands_leaves_the_rest
+            names_that_nothing_builds_on_are_forgotten
             a_checkpoint_is_kept_and_a_prune_drops_it
             everything_is_there_after_opening_again
             a_store_is_opened_once

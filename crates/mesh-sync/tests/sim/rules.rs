@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_sync::{
     EntryId,
     entry::{AuthorId, AuthorSequence, Entry, Kind, Verified},
+    reconcile,
     store::EntryStore,
 };
 
@@ -23,6 +24,27 @@ pub(crate) struct Rules {
     pub(crate) must: BTreeMap<AuthorId, AuthorSequence>,
     /// How far prunes were signed.
     pub(crate) ordered: BTreeMap<AuthorId, AuthorSequence>,
+}
+
+/// The nonces that sides have brought into comparisons, over all nodes and datasets.
+#[derive(Default)]
+pub(crate) struct Nonces(BTreeSet<[u8; 16]>);
+
+impl Nonces {
+    /// A comparison's key is fresh, so that nobody can have prepared ids that collide under it, and what one
+    /// comparison misses the next one finds. Looks at a frame that a replica sends.
+    pub(crate) fn on_frame(&mut self, frame: &[u8]) -> Result<(), Broken> {
+        let nonce = match reconcile::Message::decode(frame) {
+            Ok(reconcile::Message::Hello(hello)) => hello.nonce,
+            Ok(reconcile::Message::Welcome(welcome)) => welcome.nonce,
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(("what a replica writes can be read", error.to_string())),
+        };
+        match self.0.insert(nonce.0) {
+            true => Ok(()),
+            false => Err(("no two comparisons share a nonce", format!("{nonce:02x?}"))),
+        }
+    }
 }
 
 pub(crate) type Broken = (&'static str, String);

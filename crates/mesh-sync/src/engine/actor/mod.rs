@@ -220,6 +220,7 @@ impl Actor {
             self.next_minute = now.at + MINUTE;
             self.queue.handle_timeout(self.moment());
             lock(&self.dataset.books).access.expire(now.wall);
+            self.restate_prunes();
         }
     }
 

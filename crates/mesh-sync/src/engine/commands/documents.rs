@@ -160,7 +160,7 @@ impl Core {
 
 impl Actor {
     /// Signs and stores a draft, building on what its document holds.
-    fn write_draft(&mut self, draft: Draft, told: oneshot::Sender<Result<Written, SyncError>>) {
+    pub(super) fn write_draft(&mut self, draft: Draft, told: oneshot::Sender<Result<Written, SyncError>>) {
         let parent = self.dataset.view.read().last_write(&draft.document()).map(|version| version.item.id);
         self.write(draft, parent, told);
     }

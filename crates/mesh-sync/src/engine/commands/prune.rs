@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::engine::{
     SyncError,
+    actor::Actor,
     core::Core,
     dataset::{Dataset, tell},
 };
@@ -39,6 +42,21 @@ impl Core {
         let Some(prune) = draft else { return Ok(None) };
         self.write(dataset, prune.draft.clone()).await?;
         Ok(Some(prune))
+    }
+}
+
+impl Actor {
+    /// Where a prune that is in force here was pruned itself, as a restored disk brings about, nobody else may ever hear
+    /// of it, and the sets would stay apart. So it is said again.
+    pub(in crate::engine) fn restate_prunes(&mut self) {
+        let author = self.core.author;
+        if self.core.pruners.contains(&author)
+            && let Some(prune) = self.replica.prune_draft(&author, &[])
+        {
+            tracing::info!(dataset = %self.dataset.id, "a prune that was itself pruned is said again");
+            // Nobody waits for it: the next look tries again if it could not be written.
+            self.write_draft(prune.draft, oneshot::channel().0);
+        }
     }
 }
 

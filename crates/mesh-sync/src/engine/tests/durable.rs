@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use super::bench::*;
 use crate::{
     config::Access,
-    engine::{Queued, RoundOutcome, SyncError},
-    entry::{Author, AuthorSequence, Draft, Entry, Outcome, Rejection},
+    engine::{Engine, Queued, RoundOutcome, SyncError, SyncStatus},
+    entry::{Author, AuthorSequence, Collection, Draft, Entry, Outcome, Rejection},
     memory::MemoryNetwork,
+    replica::PRUNE_COLLECTION,
 };
 
 #[cfg(feature = "fjall")]
@@ -148,4 +149,78 @@ async fn a_node_that_does_not_serve_takes_no_streams_and_flush_tells_who_is_away
     assert!(a.connect(&node(2)).await.is_err());
     b.start_serving();
     has(&b, "key", "1").await;
+}
+
+/// A prune as it would be signed: `1`, the number of watermarks, each author and the number up to which it goes.
+fn prune_by(pruner: &mut Author, watermarks: &[(u8, u8)]) -> Entry {
+    let mut payload = vec![1, u8::try_from(watermarks.len()).expect("few")];
+    for (author, up_to) in watermarks {
+        payload.extend_from_slice(key(*author).id().as_bytes());
+        payload.push(*up_to);
+    }
+    let prunes = Collection::new(PRUNE_COLLECTION).expect("valid");
+    let draft = Draft::put(&prunes, pruner.id().as_bytes().to_vec(), payload);
+    pruner.sign(draft, now()).expect("signs").into_entry()
+}
+
+fn now() -> mesh_core::Hlc {
+    mesh_core::Hlc::from_wall(mesh_core::Clock::wall(&mesh_core::SystemClock))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prune_that_was_pruned_itself_is_said_again_by_the_pruner() {
+    let (network, disk) = (MemoryNetwork::default(), Disk::default());
+    let starts = |number: u8, disk: Disk| {
+        let carrier = Arc::new(network.carrier(&node(number)));
+        let mut options = options(number, carrier, config(Access::Cluster), &disk);
+        options.pruners.insert(key(9).id());
+        let network = &network;
+        async move {
+            let engine = Engine::start(options).await.expect("starts");
+            network.serve(&node(number), engine.handle().handler());
+            engine
+        }
+    };
+    let engine = starts(1, disk.clone()).await;
+    let sync = engine.handle();
+    // What the pruner has said of somebody, and another pruner, who does not know it, of the pruner.
+    let mut pruner = Author::new(key(1), notes(), AuthorSequence(10));
+    let mut other = Author::new(key(9), notes(), AuthorSequence::FIRST);
+    let said = sync.submit(&notes(), vec![prune_by(&mut pruner, &[(7, 5)])]).await.expect("taken");
+    assert!(said[0].is_held(), "{said:?}");
+    let pruned = |of: u8| {
+        let sync = sync.clone();
+        async move {
+            let status = sync.status().await;
+            let head = status.datasets[0].authors.iter().find(|head| head.author == key(of).id());
+            head.map_or(AuthorSequence(0), |head| head.pruned)
+        }
+    };
+    until(|| async { pruned(7).await == AuthorSequence(5) }).await;
+    let said = sync.submit(&notes(), vec![prune_by(&mut other, &[(1, 20)])]).await.expect("taken");
+    assert!(said[0].is_held(), "{said:?}");
+    until(|| async { pruned(1).await == AuthorSequence(20) }).await;
+    soon(engine.shutdown()).await;
+
+    // Somebody who has not heard of it has what it removes.
+    let b = starts(2, Disk::default()).await;
+    let mut author = Author::new(key(7), notes(), AuthorSequence::FIRST);
+    let entries = (0..6)
+        .map(|at| author.sign(Draft::put(&list(), format!("{at}"), "x"), now()).expect("signs").into_entry());
+    let stored = b.handle().submit(&notes(), entries.collect()).await.expect("taken");
+    assert!(stored.iter().all(Outcome::is_held), "{stored:?}");
+    // The look that is due each minute is due at the start, too.
+    let a = starts(1, disk).await;
+    for engine in [&a, &b] {
+        engine.handle().set_peers(peers(&[1, 2]));
+    }
+    until(|| async {
+        let (ours, theirs) = (a.handle().status().await, b.handle().status().await);
+        let of = |status: &SyncStatus| {
+            let head = status.datasets[0].authors.iter().find(|head| head.author == key(7).id());
+            head.map(|head| (head.pruned.0, head.contiguous.0))
+        };
+        of(&ours) == Some((5, 6)) && of(&theirs) == Some((5, 6))
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
 //! The rules of a store, over any [`Backend`].
 
+mod forget;
 mod insert;
 mod open;
 mod prune;
@@ -36,11 +37,17 @@ pub struct Ledger<B> {
     state: Mutex<Option<State>>,
     /// As of the last commit; apart from `state`, so that nobody waits for a disk to read it.
     published: RwLock<Summary>,
+    /// Held by the one that prunes, before `state`. Which names are needed, as far as was looked.
+    look: Mutex<Option<forget::Look>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<B: Backend> Ledger<B> {
     fn writer(&self) -> MutexGuard<'_, Option<State>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn damaged(&self, problem: impl Into<String>) -> StoreError {
@@ -214,8 +221,10 @@ impl<B: Backend> EntryStore for Ledger<B> {
         boundary: &[PrunedEntry],
         on_removed: &mut dyn FnMut(&[Item]),
     ) -> Result<u64, StoreError> {
-        self.raise_watermarks(watermarks, boundary)?;
-        self.sweep(on_removed)
+        self.with_look(|| {
+            self.raise_watermarks(watermarks, boundary)?;
+            self.sweep(on_removed)
+        })
     }
 
     fn pruned(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<PrunedEntry>, StoreError> {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The layout of keys and values that this program reads and writes.
-const LAYOUT_VERSION: u64 = 1;
+const LAYOUT_VERSION: u64 = 2;
 /// How many of the newest entries are looked at when a dataset is opened.
 const CHECKED_ON_OPEN: u64 = 64;
 
@@ -111,6 +111,7 @@ impl<B: Backend> Datasets for Store<B> {
             creation: record.creation,
             state: Mutex::new(None),
             published: RwLock::new(Summary::default()),
+            look: Mutex::new(None),
         });
         ledger.begin()?;
         open.insert(dataset.clone(), Arc::clone(&ledger));

@@ -45,7 +45,10 @@ impl<B: Backend> Ledger<B> {
         }
         for pruned in boundary {
             if self.place(&pruned.id)?.is_none() {
-                writes.push(Write::put(keys::pruned(self.number, &pruned.id), encode_pruned(pruned)));
+                writes.push(Write::put(
+                    keys::pruned(self.number, &pruned.id),
+                    encode_pruned(pruned, state.removed),
+                ));
             }
         }
         if writes.is_empty() {
@@ -137,7 +140,7 @@ impl<B: Backend> Ledger<B> {
             Write::remove(keys::arrival(number, place.arrival)),
             Write::remove(keys::entry(number, place.arrival)),
             Write::remove(keys::authored(number, author, one.sequence, &item.id)),
-            Write::put(keys::pruned(number, &item.id), encode_pruned(&pruned)),
+            Write::put(keys::pruned(number, &item.id), encode_pruned(&pruned, state.removed + 1)),
         ]);
         let summary = &mut state.summary;
         summary.count = summary.count.saturating_sub(1);

@@ -139,10 +139,19 @@ pub(super) fn encode_item(item: &Item) -> Vec<u8> {
     value
 }
 
-pub(super) fn encode_pruned(pruned: &PrunedEntry) -> Vec<u8> {
+/// `removed` tells when: how many entries of the dataset had been removed by then.
+pub(super) fn encode_pruned(pruned: &PrunedEntry, removed: u64) -> Vec<u8> {
     let mut value = pruned.author.as_bytes().to_vec();
     value.extend_from_slice(&pruned.sequence.0.to_be_bytes());
+    value.extend_from_slice(&removed.to_be_bytes());
     value
+}
+
+/// How many entries had been removed when a name was noted.
+pub(super) fn decode_removed(value: &[u8]) -> Option<u64> {
+    let mut fields = Fields(value.get(40..)?);
+    let removed = fields.u64()?;
+    fields.end(removed)
 }
 
 pub(super) fn decode_pruned(key: &[u8], value: &[u8]) -> Option<PrunedEntry> {
@@ -150,7 +159,29 @@ pub(super) fn decode_pruned(key: &[u8], value: &[u8]) -> Option<PrunedEntry> {
     let id = key.id()?;
     let pruned = PrunedEntry { id, author: AuthorId(value.array()?), sequence: value.sequence()? };
     key.end(())?;
+    value.u64()?;
     value.end(pruned)
+}
+
+/// The last look at names of pruned entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// How many entries of the dataset had been removed when it began.
+    pub(super) removed: u64,
+    /// How many names were needed.
+    pub(super) named: u64,
+}
+
+impl Looked {
+    pub(super) fn encode(self) -> Vec<u8> {
+        [self.removed.to_be_bytes(), self.named.to_be_bytes()].concat()
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        let looked = Self { removed: fields.u64()?, named: fields.u64()? };
+        fields.end(looked)
+    }
 }
 
 pub(super) fn encode_head(head: &Head) -> Vec<u8> {

@@ -225,3 +225,55 @@ fn a_stored_entry_that_was_changed_is_not_given_out() {
         assert!(matches!(store.scan(Bound::Unbounded, limit), Err(StoreError::Damaged { .. })));
     }
 }
+
+#[test]
+fn names_are_forgotten_in_shares_and_a_stop_in_between_loses_none_that_is_needed() {
+    for commits in [0, 1, 2, u64::MAX] {
+        for fails_after_writing in [false, true] {
+            forgets_in_shares(commits, fails_after_writing);
+        }
+    }
+}
+
+/// With a stop after so many commits of the look.
+fn forgets_in_shares(commits: u64, fails_after_writing: bool) {
+    let backend = Failing::new(fails_after_writing);
+    let mut store = backend.open().expect("opens");
+    let (mut one, mut two) = (author(1), author(2));
+    let gone = entries(&mut one, 2400);
+    store.insert_batch(&gone, &[]).expect("inserted");
+    store.insert_batch(&entries(&mut two, 2000), &[]).expect("inserted");
+    for up_to in [1200, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2400] {
+        // The first look ends in between.
+        store.prune(&[(one.id(), AuthorSequence(up_to))], &[], &mut |_| {}).expect("pruned");
+    }
+    let names = |store: &dyn EntryStore| -> Vec<EntryId> {
+        store.pruned(None, usize::MAX).expect("reads").iter().map(|pruned| pruned.id).collect()
+    };
+    assert_eq!(names(&*store).len(), 2400);
+    let collection = Collection::new("c").expect("valid");
+    let mut named = Vec::new();
+    backend.fail_after(commits);
+    for round in 0..40_u64 {
+        if store.prune(&[], &[], &mut |_| {}).is_err() {
+            backend.fail_after(u64::MAX);
+            store = backend.open().expect("opens");
+        }
+        // A child of a name that may go.
+        let parent = gone[round as usize].id();
+        let was_there = names(&*store).contains(&parent);
+        let draft = Draft::put(&collection, "k", "v").after([parent]);
+        let child = two.sign(draft, Hlc::from_bits(10_000 + round)).expect("signed");
+        let left =
+            if commits < u64::MAX { backend.commits_left.swap(u64::MAX, Ordering::Relaxed) } else { commits };
+        let outcome = store.insert_batch(&[child], &[]).expect("inserted").outcomes.remove(0);
+        backend.fail_after(left);
+        assert_eq!(was_there, matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+        named.extend(was_there.then_some(parent));
+        store.verify().expect("everything fits together");
+    }
+    assert!(!named.is_empty(), "the look takes several shares");
+    let left = names(&*store);
+    assert!(named.iter().all(|name| left.contains(name)));
+    assert_eq!(left.len(), 1200 + named.len(), "of the older half, those that are needed");
+}

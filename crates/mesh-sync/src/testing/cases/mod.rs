@@ -56,6 +56,7 @@ cases! {
     pruning::watermarks_only_rise "an older prune undoes nothing",
     pruning::a_new_store_takes_children_of_what_was_pruned_elsewhere "a store can begin after a prune",
     pruning::a_prune_of_thousands_leaves_the_rest "a prune takes what it should and no more",
+    pruning::names_that_nothing_builds_on_are_forgotten "what was pruned takes no room for ever",
     metadata::a_checkpoint_is_kept_and_a_prune_drops_it "a checkpoint is never about what is gone",
     reopening::everything_is_there_after_opening_again "what was acknowledged is durable" closing,
     reopening::a_store_is_opened_once "two can't write to one store" closing,

@@ -2,7 +2,7 @@
 
 use crate::{
     Item,
-    entry::{AuthorSequence, Outcome, Rejection, Verified},
+    entry::{AuthorSequence, Deferral, Outcome, Rejection, Verified},
     store::{Arrival, PrunedEntry, SetHash},
     testing::workbench::{Workbench, Writer, ids},
 };
@@ -95,5 +95,40 @@ pub(super) fn a_prune_of_thousands_leaves_the_rest(bench: &Workbench) {
     let arrivals = opened.store.arrivals(Arrival::FIRST, 1000).expect("read");
     let expected = (2401..=2500).chain(2502..=2510).collect::<Vec<u64>>();
     assert_eq!(arrivals.iter().map(|one| one.arrival.0).collect::<Vec<_>>(), expected);
+    opened.verify();
+}
+
+pub(super) fn names_that_nothing_builds_on_are_forgotten(bench: &Workbench) {
+    let opened = bench.open();
+    let (mut one, mut two) = (Writer::new(1), Writer::new(2));
+    let entries = one.entries(2400);
+    let (first, second) = entries.split_at(1200);
+    let child = two.entry_at(500_000, &[first[10].id()]);
+    opened.store_all(&entries);
+    opened.store_all(&[child]);
+    let prune = |up_to, boundary: &[PrunedEntry]| {
+        opened.store.prune(&[(one.id(), AuthorSequence(up_to))], boundary, &mut |_| {}).expect("pruned");
+    };
+    let names = || opened.store.pruned(None, 5000).expect("read");
+    prune(1200, &[]);
+    assert_eq!(names().len(), 1200);
+    // A child may be on its way, so they are needed until there was another look.
+    prune(2400, &[]);
+    assert_eq!(names().len(), 2400);
+    prune(2400, &[]);
+    let mut expected: Vec<_> = second.iter().chain([&first[10]]).map(pruned_of).collect();
+    expected.sort_unstable();
+    assert_eq!(names(), expected);
+    opened.verify();
+
+    let refused = Outcome::Rejected(Rejection::Pruned { watermark: AuthorSequence(2400) });
+    assert_eq!(opened.insert(&first[20..21]), [refused], "the watermark has no need of names");
+    let of_kept = two.entry_at(600_000, &[first[10].id(), second[10].id()]);
+    opened.store_all(&[of_kept]);
+    let late = two.entry_at(700_000, &[first[20].id()]);
+    let missing = Deferral::MissingParents(vec![first[20].id()]);
+    assert_eq!(opened.insert(std::slice::from_ref(&late)), [Outcome::Deferred(missing)]);
+    prune(0, &[pruned_of(&first[20])]);
+    opened.store_all(&[late]);
     opened.verify();
 }
