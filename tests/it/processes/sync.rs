@@ -213,7 +213,7 @@ fn a_full_disk_refuses_writes_and_takes_them_again_by_itself() -> Result<()> {
         skip(story, &missing);
         return Ok(());
     }
-    let mut cluster = plan(story, 2).with_small_disk("n-2", 192 << 10).start()?;
+    let cluster = plan(story, 2).with_small_disk("n-2", 192 << 10).start()?;
     let put = |cluster: &Cluster, node: &str, key: &str| {
         mesh(cluster, node, &["data", "put", DATASET, COLLECTION, key, &"v".repeat(4096)])
     };

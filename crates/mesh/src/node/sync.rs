@@ -1,13 +1,6 @@
 //! The node's datasets: an engine with its stores, told who is in the cluster.
 
-use std::{
-    collections::BTreeSet,
-    fs::DirBuilder,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs::DirBuilder, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use mesh_core::{
@@ -211,11 +204,11 @@ fn open(folder: &Path) -> Result<Opened, NodeError> {
 }
 
 /// Reads the key that this node signs entries with, or makes one that nobody has had before.
-fn author_key(path: &PathBuf) -> Result<AuthorKey, FileError> {
+fn author_key(path: &Path) -> Result<AuthorKey, FileError> {
     if let Some(contents) = read(path, KEY_FORMAT)? {
         let seed: Result<[u8; 32], Vec<u8>> = contents.body.try_into();
         return seed.map(AuthorKey::from_seed).map_err(|body| FileError::Damaged {
-            path: path.clone(),
+            path: path.to_owned(),
             problem: format!("it holds {} bytes, expected 32", body.len()),
             repair: KEY_FORMAT.repair,
         });

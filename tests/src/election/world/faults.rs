@@ -79,12 +79,10 @@ impl World<'_> {
             | ElectionFaultKind::PauseStoreLeader
             | ElectionFaultKind::CutStoreLeader => self.mend_voters(),
             ElectionFaultKind::Restore => self.restore(index),
-            ElectionFaultKind::LoseRenewal(node) => {
-                // If no renewal came, nothing happened.
-                if !self.doomed.remove(&node) {
-                    self.nodes[node].cut = false;
-                    self.mend_voters();
-                }
+            // If no renewal came, nothing happened.
+            ElectionFaultKind::LoseRenewal(node) if !self.doomed.remove(&node) => {
+                self.nodes[node].cut = false;
+                self.mend_voters();
             }
             ElectionFaultKind::LateRenewal(node) => self.arrive_at_last(node),
             _ => {}

@@ -44,7 +44,7 @@ impl Actor {
     /// There was none.
     pub(super) fn on_no_room(&mut self, write: Held, full: &StoreError) {
         self.held.push(write);
-        self.note_room(Err(full));
+        self.note_room(Some(full));
         // Those who wait are told now rather than kept waiting for as long as somebody needs to make room.
         let dataset = self.dataset.id.clone();
         for (_, submission) in std::mem::take(&mut self.submissions) {
@@ -64,7 +64,7 @@ impl Actor {
     }
 
     pub(super) fn on_room(&mut self, room: Result<(), StoreError>) {
-        self.note_room(room.as_ref().map(|()| ()));
+        self.note_room(room.as_ref().err());
         if room.is_ok() {
             for write in std::mem::take(&mut self.held) {
                 self.start_write(write);
@@ -72,8 +72,8 @@ impl Actor {
         }
     }
 
-    fn note_room(&mut self, room: Result<(), &StoreError>) {
-        let problem = room.err().map(|full| crate::engine::shake::describe(full));
+    fn note_room(&mut self, full: Option<&StoreError>) {
+        let problem = full.map(|full| crate::engine::shake::describe(full));
         let dataset = &self.dataset.id;
         let before = std::mem::replace(&mut lock(&self.dataset.board).full, problem.clone());
         match (before, problem) {
