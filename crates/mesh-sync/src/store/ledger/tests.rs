@@ -201,10 +201,10 @@ fn what_is_missing_among_the_newest_is_found_on_open() {
 fn a_store_of_another_version_is_not_touched() {
     let backend = Failing::new(false);
     backend.open().expect("opens");
-    let newer = Write::put(keys::FORMAT.to_vec(), 2_u64.to_be_bytes());
+    let newer = Write::put(keys::FORMAT.to_vec(), 9_u64.to_be_bytes());
     backend.memory.commit(vec![newer]).expect("written");
     let error = backend.open().err().expect("it can't read that").to_string();
-    assert_eq!(error, "(memory) has format version 2, this program reads 1; use the program that wrote it");
+    assert_eq!(error, "(memory) has format version 9, this program reads 2; use the program that wrote it");
 }
 
 #[test]
@@ -270,8 +270,11 @@ fn forgets_in_shares(commits: u64, fails_after_writing: bool) {
         backend.fail_after(left);
         assert_eq!(was_there, matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
         named.extend(was_there.then_some(parent));
-        store.verify().expect("everything fits together");
+        if round % 5 == 0 {
+            store.verify().expect("everything fits together");
+        }
     }
+    store.verify().expect("everything fits together");
     assert!(!named.is_empty(), "the look takes several shares");
     let left = names(&*store);
     assert!(named.iter().all(|name| left.contains(name)));
