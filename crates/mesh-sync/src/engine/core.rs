@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream};
 use mesh_core::{
     Clock, ClusterName, Hlc, HlcClock, HlcError, Instant, NodeId, Settings, Validated, WallTime,
 };
@@ -19,6 +20,7 @@ use tokio::{
 
 use super::{
     Carrier, EngineError, EngineEvent, EngineOptions, Events, SyncError,
+    commands::chunks,
     dataset::{self, Dataset, FromPeer},
     dial,
     event::EVENTS_MAX,
@@ -133,6 +135,7 @@ impl Core {
         }
         core.spawn(run_hooks(Arc::clone(&core), work));
         core.spawn(dial::run(Arc::clone(&core)));
+        core.spawn(chunks::run(Arc::clone(&core)));
         Ok(core)
     }
 
@@ -148,8 +151,12 @@ impl Core {
         for config in &self.config.datasets {
             wanted.insert(DatasetId::new(&config.name)?, config.clone());
         }
-        for (dataset, config) in wanted {
-            self.open(dataset, config).await?;
+        // Side by side: large ones take a core each to be read.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let opening = wanted.into_iter().map(|(dataset, config)| self.open_new(dataset, config));
+        let mut opening = stream::iter(opening).buffer_unordered(cores);
+        while let Some(opened) = opening.next().await {
+            opened?;
         }
         Ok(())
     }
@@ -164,6 +171,14 @@ impl Core {
         if let Some(open) = self.find(&dataset) {
             return Ok(open);
         }
+        self.open_new(dataset, config).await
+    }
+
+    async fn open_new(
+        self: &Arc<Self>,
+        dataset: DatasetId,
+        config: DatasetConfig,
+    ) -> Result<Arc<Dataset>, EngineError> {
         let opened = dataset::open(self, dataset.clone(), config).await?;
         self.datasets.write().unwrap_or_else(PoisonError::into_inner).insert(dataset, Arc::clone(&opened));
         self.dial.notify_one();

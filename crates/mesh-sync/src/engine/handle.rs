@@ -12,6 +12,7 @@ use mesh_core::{BoxError, NodeId};
 use super::{Document, DocumentPage, Events, SyncError, SyncHandler, SyncStatus, Watch, Written, core::Core};
 use crate::{
     EntryId,
+    blob::Collected,
     bootstrap::{AccessState, KeptRequest},
     documents::Conflict,
     entry::{AuthorId, Collection, DatasetId, Entry, Outcome, Verified},
@@ -490,5 +491,15 @@ impl SyncHandle {
         sink: W,
     ) -> Result<Option<(W, u64)>, SyncError> {
         self.core.read_blob(dataset, collection, key, sink).await
+    }
+
+    /// Removes pieces of large payloads that no document names any more, of all datasets, and are a day old. That
+    /// happens by itself every six hours.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError`], also if a payload that is needed is not whole yet: nothing was removed then. Try again later.
+    pub async fn collect_chunks(&self) -> Result<Collected, SyncError> {
+        self.core.collect_chunks().await
     }
 }

@@ -33,8 +33,9 @@ pub(super) const PING_EVERY: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A stream that was silent for this long makes way for a new one of the same peer.
 const STALE: Duration = Duration::from_millis(2500);
-/// Bytes that wait for a peer in the lane of a dataset; what is beyond is dropped.
-const LANE_BYTES: u64 = 4 << 20;
+/// Bytes that wait for a peer in the lane of a dataset; what is beyond is dropped. Twice a replica's window: entries
+/// never fill it.
+const LANE_BYTES: u64 = 8 << 20;
 /// Requests of a peer that are worked on at once.
 const REQUESTS_MAX: usize = 8;
 /// Requests to a peer that wait for an answer.

@@ -44,7 +44,7 @@ pub struct ReplicaConfig {
     pub ack_timeout: Duration,
     /// How often entries are sent again, until the peer counts as stalled. Default: 5.
     pub resends_max: u32,
-    /// Bytes of entries on their way to one peer, unacknowledged. Default: 1 MiB.
+    /// Bytes of entries on their way to one peer, unacknowledged. Default: 4 MiB.
     pub window_bytes: usize,
     /// Entries that one peer has asked for and that were not sent yet; further ones are dropped. Default: 65536.
     pub give_entries_max: usize,
@@ -100,7 +100,7 @@ impl Default for ReplicaConfig {
             wants_max: 65_536,
             ack_timeout: S(5),
             resends_max: 5,
-            window_bytes: 1 << 20,
+            window_bytes: 4 << 20,
             give_entries_max: 65_536,
             eager_peers: 2,
             list_entries_max: 1024,

@@ -249,6 +249,10 @@ impl Replica {
         let Some(sent) = give.unacked.remove(&batch) else { return };
         give.unacked_bytes -= sent.bytes;
         give.losses = 0;
+        // What was sent later is behind it on a slow way: it is not lost while the way moves.
+        for (_, behind) in give.unacked.range_mut(batch..) {
+            behind.deadline = behind.deadline.max(self.now.at + self.config.ack_timeout);
+        }
         let all_held = verdicts.len() == sent.ids.len() && verdicts.iter().all(|verdict| verdict.is_held());
         if let Some((_, clean)) = &mut give.caught {
             *clean &= all_held;

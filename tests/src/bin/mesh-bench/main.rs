@@ -2,7 +2,7 @@
 //!
 //! `gossip` measures membership, `node` is one member in a process of its own
 //! (so that it can be killed and frozen for real), `transport` measures RPC,
-//! `sync` what it costs to compare sets.
+//! `sync` what it costs to compare sets and to keep nodes equal.
 
 mod gossip;
 mod load;
@@ -30,8 +30,14 @@ enum Area {
     Node(node::Options),
     /// The registry: latency, rates, watches, and what users wait for when a process dies.
     Registry(registry::Options),
-    /// Anti-entropy: what comparing two sets costs, and what a store takes and gives.
+    /// Anti-entropy: what comparing two sets costs, what a store takes and gives, and what nodes come to.
     Sync(sync::Options),
+    /// Engines in memory, and what memory they take.
+    #[command(hide = true)]
+    SyncMemory(sync::MemoryOptions),
+    /// The other node of a pair, until its input ends.
+    #[command(hide = true)]
+    SyncNode(sync::NodeOptions),
     /// RPC: what a call costs over HTTP/3, HTTP/2, stock tonic and bare QUIC.
     Transport(transport::Options),
     /// A server, until it is killed.
@@ -48,7 +54,9 @@ fn main() -> anyhow::Result<()> {
         Area::Gossip(options) => runtime.block_on(gossip::run(options)),
         Area::Node(options) => runtime.block_on(node::run(options)),
         Area::Registry(options) => runtime.block_on(registry::run(options)),
-        Area::Sync(options) => sync::run(&options),
+        Area::Sync(options) => runtime.block_on(sync::run(&options)),
+        Area::SyncMemory(options) => runtime.block_on(sync::run_memory(&options)),
+        Area::SyncNode(options) => runtime.block_on(sync::run_node(&options)),
         Area::Transport(options) => runtime.block_on(transport::run(options)),
         Area::TransportServer(options) => runtime.block_on(transport::run_server(options)),
         Area::TransportMemory => runtime.block_on(transport::run_memory()),

@@ -1,6 +1,7 @@
 //! What the front asks for, carried out with the tasks of datasets.
 
 mod access;
+pub(super) mod chunks;
 mod documents;
 mod letters;
 mod peers;

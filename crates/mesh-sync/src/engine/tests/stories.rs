@@ -207,3 +207,23 @@ async fn a_large_payload_goes_in_pieces_and_goes_on_after_a_cut() {
     assert_eq!(bytes, payload.len() as u64);
     assert!(read == payload);
 }
+
+#[tokio::test]
+async fn pieces_that_no_document_names_are_collected() {
+    let disk = Disk::default();
+    let network = MemoryNetwork::default();
+    let engine = start(&network, 1, config(Access::Cluster), &disk).await;
+    let sync = engine.handle();
+    for (key, byte) in [("kept", 1), ("deleted", 2), ("written over", 3)] {
+        let payload = vec![byte; 3 << 20];
+        sync.put(&notes(), &list(), key, payload).await.expect("written");
+    }
+    sync.delete(&notes(), &list(), "deleted").await.expect("deleted");
+    sync.put(&notes(), &list(), "written over", "short").await.expect("written");
+    let before = sync.collect_chunks().await.expect("collects");
+    assert!(before.named > 0 && before.removed > 0, "{before:?}");
+    let after = sync.collect_chunks().await.expect("collects");
+    assert_eq!((after.named, after.removed), (before.named, 0));
+    let read = sync.read_blob(&notes(), &list(), b"kept", Vec::new()).await.expect("whole").expect("exists");
+    assert!(read.0 == vec![1; 3 << 20]);
+}

@@ -21,7 +21,11 @@ fn a_peer_that_never_answers_delays_nobody() {
 
 #[test]
 fn a_flood_of_entries_is_turned_away_with_a_verdict() {
-    let config = ReplicaConfig { intake_bytes_per_peer_max: 2 << 20, ..ReplicaConfig::default() };
+    let config = ReplicaConfig {
+        intake_bytes_per_peer_max: 2 << 20,
+        window_bytes: 1 << 20,
+        ..ReplicaConfig::default()
+    };
     let mut pair = Loop::with(2, config);
     pair.connect(0, 1);
     let now = pair.now;

@@ -1,29 +1,65 @@
-//! Anti-entropy: what it costs to find out how two sets differ, beside negentropy, and what a store takes and gives.
+//! Anti-entropy: what it costs to find out how two sets differ, beside negentropy; what a store takes and gives; and
+//! what nodes come to, end to end.
 //!
-//! Both sides of a comparison are in this process, and all that one has to say arrives before the other answers.
+//! Both sides of a comparison are in this process, and all that one has to say arrives before the other answers. Of a
+//! pair of nodes one is in this process and one in another.
 
+mod memory;
 mod negentropy;
+mod node;
 mod ours;
+mod pair;
+mod queue;
+mod relay;
 mod shapes;
 mod store;
+mod writer;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use self::shapes::{SHAPES, Sets};
+pub(crate) use self::{
+    memory::{Options as MemoryOptions, run as run_memory},
+    node::{Options as NodeOptions, run as run_node},
+};
 use crate::load::load_average;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What it costs to compare sets.
+    Compare,
+    /// A store, and an engine that opens a large one.
+    Store,
+    /// The queue to a peer.
+    Queue,
+    /// Two nodes.
+    Pair,
+    /// Memory of an engine with many peers.
+    Memory,
+}
 
 #[derive(Args)]
 pub(crate) struct Options {
     /// Measurements of each comparison, under another key each time; the median is told.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Entries in the store that is opened again; 0 leaves stores out.
+    /// What is measured; everything unless some of it is named.
+    #[arg(long, value_delimiter = ',', default_value = "compare,store,queue,pair,memory")]
+    parts: Vec<Part>,
+    /// Entries in the store that is opened again.
     #[arg(long, default_value_t = 1_000_000)]
     entries: u64,
+    /// Entries of 1 KiB that a node catches up with.
+    #[arg(long, default_value_t = 60_000)]
+    apply_entries: u64,
+    /// How often a node catches up; the median is told.
+    #[arg(long, default_value_t = 3)]
+    apply_runs: usize,
     /// Measure negentropy as well.
     #[arg(long)]
     peers: bool,
@@ -59,23 +95,39 @@ trait Comparer {
     fn compare(&mut self, sets: &Sets, run: usize) -> Result<Taken>;
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) async fn run(options: &Options) -> Result<()> {
     ensure!(options.runs > 0, "--runs must be at least 1");
+    ensure!(options.entries > 0, "--entries must be at least 1");
+    ensure!(options.apply_entries > 0, "--apply-entries must be at least 1");
+    ensure!(options.apply_runs > 0, "--apply-runs must be at least 1");
     let mut figures = BTreeMap::new();
     let before = load_average();
-    for shape in SHAPES {
-        let sets = Sets::new(shape);
-        eprintln!("{}: {} and {} ids", shape.name, sets.a.len(), sets.b.len());
-        compare::<ours::Ours>(&sets, options.runs, &mut figures)?;
-        if options.peers {
-            compare::<negentropy::Negentropy>(&sets, options.runs, &mut figures)?;
+    let dir = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder =
+        tempfile::Builder::new().prefix("mesh-bench-").tempdir_in(dir).context("a folder for data")?;
+    let wants = |part| options.parts.contains(&part);
+    if wants(Part::Compare) {
+        for shape in SHAPES {
+            let sets = Sets::new(shape);
+            eprintln!("{}: {} and {} ids", shape.name, sets.a.len(), sets.b.len());
+            compare::<ours::Ours>(&sets, options.runs, &mut figures)?;
+            if options.peers {
+                compare::<negentropy::Negentropy>(&sets, options.runs, &mut figures)?;
+            }
         }
     }
-    if options.entries > 0 {
-        let dir = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let folder =
-            tempfile::Builder::new().prefix("mesh-bench-").tempdir_in(dir).context("a folder for data")?;
-        store::measure(folder.path(), options.entries, &mut |name, figure| tell(&mut figures, name, figure))?;
+    let mut told = |name: &str, figure: f64| tell(&mut figures, name, figure);
+    if wants(Part::Store) {
+        store::measure(folder.path(), options.entries, &mut told).await?;
+    }
+    if wants(Part::Queue) {
+        queue::measure(folder.path(), &mut told).await?;
+    }
+    if wants(Part::Pair) {
+        pair::measure(folder.path(), options.apply_runs, options.apply_entries, &mut told).await?;
+    }
+    if wants(Part::Memory) {
+        memory::measure(&mut told).await?;
     }
     tell(&mut figures, "load_before", before);
     tell(&mut figures, "load_after", load_average());
@@ -114,6 +166,13 @@ fn compare<C: Comparer>(sets: &Sets, runs: usize, figures: &mut BTreeMap<String,
 fn tell(figures: &mut BTreeMap<String, f64>, name: &str, figure: f64) {
     eprintln!("{name} {figure:.3}");
     figures.insert(name.to_owned(), (figure * 1000.0).round() / 1000.0);
+}
+
+/// The figure that `part` of all figures are not above; sorts them.
+fn percentile(figures: &mut [f64], part: f64) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let at = (figures.len() as f64 * part).ceil() as usize;
+    figures.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 /// Runs `work`, and adds the processor time of this thread to `spent`.
