@@ -43,7 +43,7 @@ pub struct SyncConfig {
     pub dead_letters_max: usize,
     /// Failures after which what is to be sent becomes a dead letter. Default: 10.
     pub attempts_max: u32,
-    /// Entries that are verified and stored in one commit. Default: 512.
+    /// Entries that are verified and stored in one commit. Default: 1024.
     pub batch_entries: usize,
     /// Time between two checks that a peer has the same entries. Default: 1s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -136,7 +136,7 @@ impl Default for SyncConfig {
             queue_age_max: DAY * 7,
             dead_letters_max: 10_000,
             attempts_max: 10,
-            batch_entries: 512,
+            batch_entries: 1024,
             check_interval: Duration::from_secs(1),
             max_drift: Duration::from_millis(250),
             lag_degraded: Duration::from_secs(30),
