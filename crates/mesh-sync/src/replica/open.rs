@@ -11,11 +11,13 @@ use crate::{
         Arrival as Cursor, EpochKey, Index, Root, SetHash, Sketch,
         wire::{Reader, WireError, put_varint},
     },
-    store::{Arrival, EntryStore, MetadataWrite, StoreError},
+    store::{Arrival, EntryStore, Listed, MetadataWrite, StoreError},
 };
 
 /// Names read together.
 const PAGE: usize = 4096;
+/// Pages that were read and are not in the index yet.
+const PAGES_AHEAD: usize = 4;
 const CURSOR: &[u8] = b"replica/cursor/";
 const RETIRED: &[u8] = b"replica/retired/";
 const PRUNE: &[u8] = b"replica/prune";
@@ -54,15 +56,7 @@ impl Opened {
             Some((sketch, root, at)) => (Some((sketch, root)), at),
             None => (None, 0),
         };
-        let mut items = Vec::new();
-        let mut from = Bound::Unbounded;
-        loop {
-            let page = store.items((from, Bound::Unbounded), PAGE)?;
-            let Some(last) = page.last() else { break };
-            from = Bound::Excluded(last.item);
-            items.extend(page.iter().map(|listed| listed.item));
-        }
-        let mut index = Index::from_sorted(key, items, sketch);
+        let mut index = build_index(store, key, sketch)?;
         index.set_arrival(Cursor {
             incarnation: store.incarnation().0,
             sequence: store.summary().last_arrival.0,
@@ -134,6 +128,32 @@ fn read_pruned(store: &dyn EntryStore) -> Result<BTreeMap<AuthorId, AuthorSequen
         let some = page.iter().filter(|(_, head)| head.pruned >= AuthorSequence::FIRST);
         pruned.extend(some.map(|(author, head)| (*author, head.pruned)));
     }
+}
+
+/// Reads pages of names on a thread of its own while the index is built of those before.
+fn build_index(
+    store: &dyn EntryStore,
+    key: EpochKey,
+    sketch: Option<(Sketch, Root)>,
+) -> Result<Index, StoreError> {
+    let (sender, pages) = std::sync::mpsc::sync_channel(PAGES_AHEAD);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            let mut from = Bound::Unbounded;
+            loop {
+                let page = store.items((from, Bound::Unbounded), PAGE)?;
+                let Some(last) = page.last() else { return Ok(()) };
+                from = Bound::Excluded(last.item);
+                if sender.send(page).is_err() {
+                    return Ok(());
+                }
+            }
+        });
+        let items = pages.into_iter().flatten().map(|listed: Listed| listed.item);
+        let index = Index::from_sorted(key, items, sketch);
+        let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        read.map(|()| index)
+    })
 }
 
 /// The sketch of the last checkpoint, with what arrived since.
