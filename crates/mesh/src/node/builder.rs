@@ -240,7 +240,7 @@ impl NodeBuilder {
                 services,
                 config: edge_config,
                 identity: endpoint.identity().clone(),
-                membership: Arc::clone(&node.membership),
+                membership: &node.membership,
                 gossip: node.gossip.clone(),
                 state: Arc::clone(&node.state),
                 leave_switch: node.leave_switch.clone(),

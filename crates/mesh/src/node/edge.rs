@@ -41,7 +41,7 @@ pub(super) struct EdgeParts<'p> {
     pub(super) sync: Option<&'p super::sync::Sync>,
     pub(super) config: Validated<EdgeConfig>,
     pub(super) identity: Identity,
-    pub(super) membership: Arc<dyn Membership>,
+    pub(super) membership: &'p Arc<dyn Membership>,
     pub(super) gossip: Option<GossipHandle>,
     pub(super) state: Arc<State>,
     pub(super) leave_switch: LeaveSwitch,
@@ -186,7 +186,7 @@ fn control_routes(parts: &EdgeParts<'_>, metrics: &EdgeMetrics) -> Router {
     let node_id = parts.identity.node_id();
     let local = parts.gossip.as_ref().map(GossipHandle::local);
     let peers = peers_routes(PeersOptions {
-        membership: Arc::clone(&parts.membership),
+        membership: Arc::clone(parts.membership),
         local: node_id,
         // Without membership there is no run to tell apart: nothing ever changes.
         instance: local.map_or(InstanceId(0), |local| local.instance),
