@@ -89,8 +89,6 @@ pub struct DatasetConfig {
     pub priority: u32,
     /// Bytes that may wait to be sent. Default: that of the section.
     pub queue_bytes_max: Option<u64>,
-    /// Bytes that may be stored; above them entries of others are left for later. 0 is no limit. Default: 0.
-    pub store_bytes_max: u64,
     /// Who may join without being asked for: nobody (`ask`), every node of the cluster (`cluster`), or nobody at all, not
     /// even after being asked for (`closed`). Default: ask.
     pub access: Access,
@@ -118,7 +116,6 @@ impl Default for DatasetConfig {
             check_interval: None,
             priority: 10,
             queue_bytes_max: None,
-            store_bytes_max: 0,
             access: Access::Ask,
             access_nodes: Vec::new(),
         }
