@@ -218,7 +218,8 @@ impl Connections {
                 return Err(error.into());
             }
             tokio::time::sleep(pause).await;
-            (pause, patience) = ((pause * 2).min(PAUSE_MAX), patience * 2);
+            // Capped, for a store that refuses at once is asked often enough to double beyond any clock.
+            (pause, patience) = ((pause * 2).min(PAUSE_MAX), (patience * 2).min(self.request_timeout));
         }
     }
 

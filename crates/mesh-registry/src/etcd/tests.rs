@@ -250,3 +250,17 @@ async fn connections_are_encrypted_and_the_server_is_checked() {
     let refused = refused.expect_err("the certificate is of another name").to_string();
     assert!(refused.contains("certificate"), "{refused}");
 }
+
+/// The time that one try may take doubles with each; once it doubled past what a clock can hold.
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_refuses_for_minutes_is_unavailable_and_nothing_overflows() {
+    let nobody =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let config = EtcdConfig {
+        endpoints: vec![format!("http://{nobody}")],
+        request_timeout: Duration::from_secs(300),
+        ..EtcdConfig::default()
+    };
+    let opened = EtcdStore::open(valid(config)).await.map(|_| ());
+    assert!(matches!(opened, Err(StoreError::Unavailable { applied: Applied::No, .. })), "{opened:?}");
+}
