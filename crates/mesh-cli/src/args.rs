@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use sync::{
     AnswerArgs, DataCommand, DataListArgs, DeadLettersArgs, DecideArgs, DocumentArgs, GetArgs, GetFormat,
-    JoinArgs, PutArgs, RetireArgs, SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs, TicketArgs,
+    JoinArgs, PruneArgs, PutArgs, RetireArgs, SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs,
+    TicketArgs,
 };
 
 use crate::output::Format;

@@ -9,6 +9,7 @@
 //! | `GET /control/v1/sync/tickets/{dataset}` | a [`TicketReply`] |
 //! | `POST /control/v1/sync:now` | compares with peers now; takes a [`Now`], gives a [`NowReply`] |
 //! | `POST /control/v1/sync:join` | asks for a dataset; takes a [`Join`], gives a [`JoinReply`] |
+//! | `POST /control/v1/sync:prune` | removes what is worth nothing any more; takes a [`Prune`], gives a [`PruneReply`] |
 //! | `POST /control/v1/sync/requests/{dataset}/{node}:approve` | lets a node in; also `:reject`; takes a [`Decision`] |
 //! | `POST /control/v1/sync/peers/{dataset}/{node}:retire` | stops waiting for a peer; takes a [`Decision`] |
 //! | `POST /control/v1/sync/dead-letters:retry` | queues dead letters again; also `:drop`; takes a [`Which`] |
@@ -24,6 +25,7 @@
 mod actions;
 mod data;
 mod events;
+mod prune;
 mod view;
 
 use std::{
@@ -52,6 +54,7 @@ use crate::{
 
 pub use actions::{Decision, Join, JoinReply, Now, NowItem, NowReply, Which};
 pub use events::Begin;
+pub use prune::{Prune, PruneItem, PruneReply};
 pub use view::{
     AuthorItem, DatasetItem, DeadLetterItem, DocumentItem, DocumentReply, List, PeerItem, RequestItem,
     SyncReply, SyncState, TicketReply,
@@ -91,6 +94,7 @@ pub fn sync_routes(options: SyncOptions) -> Router {
             .route(&format!("{base}/sync"), get(status))
             .route(&format!("{base}/sync:now"), post(actions::now))
             .route(&format!("{base}/sync:join"), post(actions::join))
+            .route(&format!("{base}/sync:prune"), post(prune::prune))
             .route(&format!("{base}/sync/peers"), get(peers))
             .route(&format!("{base}/sync/peers/{{dataset}}/{{target}}"), post(actions::peer))
             .route(&format!("{base}/sync/dead-letters"), get(dead_letters))
@@ -113,7 +117,15 @@ pub fn sync_routes(options: SyncOptions) -> Router {
 pub fn off_routes() -> Router {
     let mut router = Router::new();
     for base in ["/control/v1", "/control"] {
-        for path in ["sync", "sync:now", "sync:join", "sync/{*rest}", "data/{*rest}", "events/data/{*rest}"] {
+        for path in [
+            "sync",
+            "sync:now",
+            "sync:join",
+            "sync:prune",
+            "sync/{*rest}",
+            "data/{*rest}",
+            "events/data/{*rest}",
+        ] {
             router = router.route(&format!("{base}/{path}"), any(off));
         }
     }
@@ -345,7 +357,13 @@ fn problem(error: &SyncError) -> Problem {
             StatusCode::CONFLICT,
             "sync.prune.refused",
             "this node may not prune",
-            "prune on a node that may",
+            "prune at a node whose key is in sync.pruners, or add this one's on all nodes; --dry-run needs neither",
+        ),
+        SyncError::ReservedCollection { .. } => (
+            StatusCode::FORBIDDEN,
+            "sync.collection.reserved",
+            "this collection can't be written",
+            "use a collection whose name does not begin with `mesh.`",
         ),
         SyncError::Full { .. } => (
             StatusCode::INSUFFICIENT_STORAGE,

@@ -6,7 +6,7 @@ use mesh_core::{NodeId, SettingError, Settings};
 
 use crate::{
     bootstrap::AccessPolicy,
-    entry::{AdmissionConfig, DatasetId},
+    entry::{AdmissionConfig, AuthorId, DatasetId},
     lanes::{LaneLimits, Rate},
     queue::QueueLimits,
 };
@@ -70,6 +70,15 @@ pub struct SyncConfig {
     /// Rounds are remembered for this long. Default: 7days.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub history_age_max: Duration,
+    /// Keys of the nodes that may prune, as `author` in `mesh sync status` shows them; the same on all nodes. Default:
+    /// none, and nothing is ever pruned.
+    pub pruners: Vec<String>,
+    /// Time between two prunes at a node that may prune; 0s is only when an operator asks for it. Default: 1h.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub prune_interval: Duration,
+    /// How long a deletion is remembered at least. Default: 30days.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub tombstone_retention: Duration,
 }
 
 /// One dataset.
@@ -144,6 +153,9 @@ impl Default for SyncConfig {
             peers_max: 4096,
             history_rounds_max: 256,
             history_age_max: DAY * 7,
+            pruners: Vec::new(),
+            prune_interval: Duration::from_secs(3600),
+            tombstone_retention: DAY * 30,
         }
     }
 }
@@ -186,6 +198,11 @@ impl SyncConfig {
         }
     }
 
+    /// Whose prunes are obeyed.
+    pub fn pruners(&self) -> BTreeSet<AuthorId> {
+        self.pruners.iter().filter_map(|key| key.parse().ok()).collect()
+    }
+
     /// What is let in of the future.
     pub fn admission(&self) -> AdmissionConfig {
         AdmissionConfig { max_drift: self.max_drift, ..AdmissionConfig::default() }
@@ -213,6 +230,10 @@ impl Settings for SyncConfig {
         within("lag_degraded", self.lag_degraded, MS(100), year);
         within("lag_unhealthy", self.lag_unhealthy, MS(100), year);
         within("history_age_max", self.history_age_max, S(60), year);
+        within("tombstone_retention", self.tombstone_retention, S(0), year * 10);
+        if !self.prune_interval.is_zero() {
+            within("prune_interval", self.prune_interval, S(1), year);
+        }
         for (at, dataset) in self.datasets.iter().enumerate() {
             let interval = dataset.check_interval.unwrap_or(self.check_interval);
             if dataset.check_interval.is_some() {
@@ -243,6 +264,11 @@ impl Settings for SyncConfig {
             if value > 0 {
                 number(name, value, 1024, u64::MAX);
             }
+        }
+        for (at, key) in self.pruners.iter().enumerate() {
+            let refused = key.parse::<AuthorId>().is_err();
+            let text = "must be 64 hexadecimal digits, as `author` in `mesh sync status` shows them";
+            rule(refused, &format!("pruners[{at}]"), key.clone(), text.into());
         }
         let mut seen = BTreeSet::new();
         for (at, dataset) in self.datasets.iter().enumerate() {
@@ -290,6 +316,8 @@ mod tests {
             lag_degraded: Duration::from_secs(120),
             attempts_max: 0,
             peer_bytes_per_second: 10,
+            pruners: vec!["ab".into()],
+            prune_interval: Duration::from_millis(5),
             datasets: vec![
                 dataset("a"),
                 DatasetConfig { check_interval: Some(Duration::ZERO), priority: 0, ..dataset("a") },
@@ -307,6 +335,8 @@ mod tests {
             "sync.lag_degraded (120s) must be shorter than sync.lag_unhealthy (120s)",
             "sync.attempts_max (0) must be between 1 and 1000",
             "sync.peer_bytes_per_second (10) must be between 1024",
+            "sync.pruners[0] (ab) must be 64 hexadecimal digits",
+            "sync.prune_interval (5ms) must be between 1s",
             "sync.datasets[1].name (a) is there twice",
             "sync.datasets[1].check_interval (0ns) must be between 10ms",
             "sync.datasets[1].priority (0) must be between 1 and 1000",
@@ -316,7 +346,7 @@ mod tests {
         ] {
             assert!(texts.iter().any(|text| text.contains(part)), "{part} is not in {texts:?}");
         }
-        assert_eq!(texts.len(), 9);
+        assert_eq!(texts.len(), 11);
     }
 
     #[test]
@@ -339,6 +369,9 @@ mod tests {
         assert_eq!(config.lane_limits().per_peer, None);
         assert_eq!(config.lane_limits().total, Some(Rate { bytes_per_second: 1000, burst_bytes: 100 }));
         assert_eq!(config.admission(), AdmissionConfig::default());
+        let pruner = AuthorId([0xa7; 32]);
+        let config = SyncConfig { pruners: vec![pruner.to_string()], ..SyncConfig::default() };
+        assert_eq!(config.pruners(), [pruner].into());
     }
 
     #[cfg(feature = "serde")]

@@ -70,6 +70,62 @@ fn what_is_written_at_one_node_is_read_at_the_others() -> Result<()> {
     cluster.finish()
 }
 
+/// The key comes with a node's first start, so that an operator names it afterwards, on all nodes.
+#[test]
+fn what_was_overwritten_is_pruned_on_all_nodes_and_a_node_that_was_away_brings_nothing_back() -> Result<()> {
+    let mut cluster = plan("sync-prune", 3).start()?;
+    let status = |cluster: &Cluster, name: &str| -> Result<Value> {
+        Ok(serde_json::from_str(&mesh_ok(cluster, name, &["sync", "status", "-o", "json"])?)?)
+    };
+    let author = status(&cluster, "n-1")?["author"].as_str().context("an author")?.to_owned();
+    let refused = mesh(&cluster, "n-1", &["sync", "prune", "--yes"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success() && said.contains("sync.pruners") && said.contains(&author), "{said}");
+    cluster.set("sync.pruners", toml::Value::Array(vec![author.as_str().into()]));
+    for name in ["n-1", "n-2", "n-3"] {
+        cluster.kill(name)?;
+        cluster.start(name)?;
+    }
+    cluster.wait_until_whole()?;
+    for value in 0..20 {
+        mesh_ok(&cluster, "n-1", &["data", "put", DATASET, COLLECTION, "milk", &value.to_string()])?;
+    }
+    wait_until_equal(&cluster, &["n-1", "n-2", "n-3"], &BTreeSet::from(["milk".to_owned()]))?;
+
+    // n-3 has all of it, and is away while the others forget.
+    cluster.kill("n-3")?;
+    wait_until_seen(&cluster, &["n-1", "n-2"], &["n-3"], MemberState::Dead)?;
+    let planned = || -> Result<Value> {
+        let printed = mesh_ok(&cluster, "n-1", &["sync", "prune", DATASET, "--dry-run", "-o", "json"])?;
+        let printed: Value = serde_json::from_str(&printed)?;
+        Ok(printed["prunes"][0].clone())
+    };
+    poll(PATIENCE, "n-3 holds it up", || {
+        Ok((planned()?["held_up_by"] == serde_json::json!(["n-3"])).then_some(()))
+    })?;
+    ensure!(entries(&cluster, "n-1")? == 20, "something was pruned");
+    mesh_ok(&cluster, "n-1", &["sync", "retire", DATASET, "n-3", "--yes"])?;
+    poll(PATIENCE, "nothing holds it up", || Ok((planned()?["entries"] == 19).then_some(())))?;
+    mesh_ok(&cluster, "n-1", &["sync", "prune", "--yes"])?;
+    for name in ["n-1", "n-2"] {
+        poll(PATIENCE, &format!("{name} has forgotten"), || {
+            Ok((entries(&cluster, name)? == 2).then_some(()))
+        })?;
+    }
+    cluster.start("n-3")?;
+    for name in ["n-3", "n-1", "n-2"] {
+        poll(
+            PATIENCE,
+            &format!("{name} has the same"),
+            || Ok((entries(&cluster, name)? == 2).then_some(())),
+        )?;
+        let value = mesh_ok(&cluster, name, &["data", "get", DATASET, COLLECTION, "milk", "-o", "raw"])?;
+        ensure!(value == "19", "{name} has {value}");
+    }
+    mesh_ok(&cluster, "n-3", &["sync", "now"])?;
+    cluster.finish()
+}
+
 #[test]
 fn a_node_killed_while_it_is_written_to_keeps_what_it_has_acknowledged() -> Result<()> {
     let mut cluster = plan("sync-kill-writes", 3).start()?;

@@ -358,6 +358,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// A setting for the next runs of all nodes, as `sync.prune_interval`.
+    pub fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.settings.push((name.to_owned(), value.into()));
+    }
+
     /// Starts a node's process, with no operator and without waiting.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ pub enum SyncCommand {
     Reject(AnswerArgs),
     /// Stop waiting for a peer that is gone for good, so that old history can be pruned
     Retire(RetireArgs),
+    /// Remove what was overwritten, or deleted long ago, on all nodes, as far as all of them have it
+    Prune(PruneArgs),
 }
 
 /// Arguments of `mesh sync status`.
@@ -139,6 +141,23 @@ pub struct RetireArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Arguments of `mesh sync prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// One dataset; without it, all of them
+    #[arg(value_name = "DATASET")]
+    pub dataset: Option<String>,
+    /// Only show what would go, and who holds it up
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// How to print
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `mesh data …`

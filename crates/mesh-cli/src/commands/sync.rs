@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{confirm::confirm, listing};
 use crate::{
     args::{
-        AnswerArgs, ConnectionArgs, DeadLettersArgs, DecideArgs, JoinArgs, RetireArgs, SyncCommand,
-        SyncListArgs, SyncNowArgs, SyncStatusArgs,
+        AnswerArgs, ConnectionArgs, DeadLettersArgs, DecideArgs, JoinArgs, PruneArgs, RetireArgs,
+        SyncCommand, SyncListArgs, SyncNowArgs, SyncStatusArgs,
     },
     client::{Edge, encode},
     failure::{Exit, Failure},
@@ -16,6 +16,8 @@ use crate::{
 };
 
 const PATH: &str = "/control/v1/sync";
+/// Longest wait for a prune of all datasets.
+const PRUNE_MAX: Duration = Duration::from_secs(25);
 /// Between two looks of `mesh sync status --watch`.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -81,6 +83,14 @@ const ROUNDS: &[Column] = &[
     Column { title: "DETAIL", wide: false, cell: |round| text_at(round, "detail") },
 ];
 
+const PRUNES: &[Column] = &[
+    Column { title: "DATASET", wide: false, cell: |prune| text_at(prune, "dataset") },
+    Column { title: "ENTRIES", wide: false, cell: |prune| text_at(prune, "entries") },
+    Column { title: "AUTHORS", wide: false, cell: |prune| text_at(prune, "authors") },
+    Column { title: "HELD UP BY", wide: false, cell: |prune| text_at(prune, "held_up_by") },
+    Column { title: "ORDER", wide: true, cell: |prune| text_at(prune, "ordered_by") },
+];
+
 /// Milliseconds as people read them.
 fn lag(item: &Value, key: &str) -> String {
     let time = item.get(key).and_then(Value::as_u64).map(Duration::from_millis);
@@ -110,6 +120,7 @@ pub(super) async fn run(connection: &ConnectionArgs, command: SyncCommand) -> Re
         SyncCommand::Approve(args) => answer(&edge, &args, "approve").await,
         SyncCommand::Reject(args) => answer(&edge, &args, "reject").await,
         SyncCommand::Retire(args) => retire(&edge, &args).await,
+        SyncCommand::Prune(args) => prune(&edge, &args).await,
     }
 }
 
@@ -290,6 +301,38 @@ async fn retire(edge: &Edge, args: &RetireArgs) -> Result<ExitCode, Failure> {
     let body = json!({ "reason": args.target.reason.as_deref().unwrap_or_default() });
     edge.post(&format!("{PATH}/peers/{}:retire", named(&args.target)), &body).await?;
     output::message(format_args!("{dataset}: {node} is retired, nobody waits for it any more"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn prune(edge: &Edge, args: &PruneArgs) -> Result<ExitCode, Failure> {
+    let ask = async |dry_run: bool| {
+        let mut body = json!({ "dry_run": dry_run });
+        if let Some(dataset) = &args.dataset {
+            body["dataset"] = Value::from(dataset.as_str());
+        }
+        let mut answer = edge.lasting(PRUNE_MAX).post(&format!("{PATH}:prune"), &body).await?;
+        match answer.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => Ok(items),
+            _ => Err(Failure::new(Exit::Failed, "the answer has no list `items`")
+                .next("compare the versions of this command and of the node: mesh --version")),
+        }
+    };
+    if !args.dry_run && !args.yes {
+        let items = ask(true).await?;
+        let entries: u64 = items.iter().filter_map(|item| item["entries"].as_u64()).sum();
+        let plan =
+            format!("about {entries} entries that are worth nothing any more go, on all nodes and for good");
+        confirm(&plan, "nothing was pruned").await?;
+    }
+    let items = ask(args.dry_run).await?;
+    let listing = Listing { kind: "prunes", name_key: "dataset", columns: PRUNES, items: &items };
+    output::print(&listing.render(args.output.format))?;
+    let waits = |item: &&Value| item["held_up_by"].as_array().is_some_and(|peers| !peers.is_empty());
+    if items.iter().any(|item| waits(&item)) {
+        output::message(
+            "some peers have not confirmed all of it; retire those that are gone for good: mesh sync retire",
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

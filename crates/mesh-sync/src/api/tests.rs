@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use axum::{
     body::{Body, to_bytes},
     http::{Method, header},
@@ -30,9 +28,14 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
+        Self::with_pruners(vec![AuthorKey::from_seed([7; 32]).id().to_string()]).await
+    }
+
+    async fn with_pruners(pruners: Vec<String>) -> Self {
         let local: NodeId = "n-1".parse().expect("a node id");
         let config = SyncConfig {
             datasets: vec![DatasetConfig { name: "notes".into(), ..DatasetConfig::default() }],
+            pruners,
             ..SyncConfig::default()
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -41,7 +44,6 @@ impl Node {
             cluster: "prod".parse().expect("a name"),
             config: config.validate().expect("valid"),
             author: AuthorKey::from_seed([7; 32]),
-            pruners: BTreeSet::new(),
             stores: Arc::new(MemoryStore::in_memory()),
             chunks: Arc::new(MemoryChunks::default()),
             clock: Arc::clone(&clock),
@@ -276,4 +278,43 @@ async fn changes_come_as_events_that_pass_the_filter() {
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(names, ["snapshot", "put", "delete"], "{text}");
     assert!(text.contains(r#""value":"1 l""#) && !text.contains("bread"), "{text}");
+}
+
+#[tokio::test]
+async fn a_prune_tells_what_goes_and_a_dry_run_changes_nothing() {
+    let node = Node::new().await;
+    for value in [b"1", b"2", b"3"] {
+        node.put("/control/v1/data/notes/list/milk", value).await;
+    }
+    let path = "/control/v1/sync:prune";
+    // What is held was looked at by then: the first confirmation is this node's own.
+    let dry = async || node.post(path, json!({ "dataset": "notes", "dry_run": true })).await;
+    let mut answer = dry().await;
+    while answer.1["items"][0]["entries"] != 2 {
+        assert_eq!(answer.0, StatusCode::OK, "{answer:?}");
+        tokio::task::yield_now().await;
+        answer = dry().await;
+    }
+    assert_eq!(answer.1["items"][0]["ordered_by"], Value::Null);
+    let (status, done) = node.post(path, json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{done}");
+    let item = &done["items"][0];
+    assert_eq!((&item["entries"], &item["authors"], &item["held_up_by"]), (&json!(2), &json!(1), &json!([])));
+    assert_eq!(item["ordered_by"].as_str().map(str::len), Some(64), "{item}");
+    let (status, refused) = node.post(path, json!({ "dataset": "elsewhere" })).await;
+    assert_eq!((status, &refused["code"]), (StatusCode::NOT_FOUND, &json!("sync.dataset.unknown")));
+    let (status, refused) = node.put("/control/v1/data/notes/mesh.prune/x", b"1").await;
+    assert_eq!((status, &refused["code"]), (StatusCode::FORBIDDEN, &json!("sync.collection.reserved")));
+}
+
+#[tokio::test]
+async fn only_operators_prune_and_only_where_the_settings_say_so() {
+    let node = Node::with_pruners(Vec::new()).await;
+    let body = || Body::from(json!({ "dry_run": true }).to_string());
+    let refused = node.send(Method::POST, "/control/v1/sync:prune", Some("agent"), body()).await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let (status, refused) = node.post("/control/v1/sync:prune", json!({})).await;
+    assert_eq!((status, &refused["code"]), (StatusCode::CONFLICT, &json!("sync.prune.refused")));
+    let own = node.engine.handle().author().to_string();
+    assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains(&own)), "{refused}");
 }

@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 use super::{
     EngineEvent, SyncError, Written,
     actor::Actor,
+    commands::documents::writable,
     core::{Core, lock, stopped},
     dataset::Dataset,
     frame::{Answer, Request},
@@ -185,6 +186,7 @@ impl Core {
         mut source: Box<dyn Read + Send>,
     ) -> Result<Written, SyncError> {
         self.dataset(dataset)?;
+        writable(collection)?;
         let chunks = Arc::clone(&self.chunks);
         let split = tokio::task::spawn_blocking(move || blob::split(&mut *source, CHUNK_BYTES, &*chunks));
         let manifest = split.await.map_err(|error| SyncError::Interrupted(error.into()))??;

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Carrier, EngineError, EngineEvent, EngineOptions, Events, SyncError,
-    commands::chunks,
+    commands::{chunks, prune},
     dataset::{self, Dataset, FromPeer},
     dial,
     event::EVENTS_MAX,
@@ -100,9 +100,9 @@ impl Core {
             author: options.author.id(),
             local: options.local,
             cluster: options.cluster,
+            pruners: options.config.pruners(),
             config: options.config,
             key: options.author,
-            pruners: options.pruners,
             stores: options.stores,
             chunks: options.chunks,
             clock: options.clock,
@@ -136,6 +136,7 @@ impl Core {
         core.spawn(run_hooks(Arc::clone(&core), work));
         core.spawn(dial::run(Arc::clone(&core)));
         core.spawn(chunks::run(Arc::clone(&core)));
+        core.spawn(prune::run(Arc::clone(&core)));
         Ok(core)
     }
 
@@ -195,6 +196,7 @@ impl Core {
             batch_entries_max: self.config.batch_entries,
             lag_limit: self.config.lag_degraded.max(Duration::from_secs(1)),
             max_drift: self.config.max_drift,
+            tombstone_retention: self.config.tombstone_retention,
             ..self.replica.clone()
         };
         // What the section allows is allowed here; what tests change is their own affair.

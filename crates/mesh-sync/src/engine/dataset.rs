@@ -11,6 +11,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use super::{
     Change, EngineError, SyncError,
     actor::Actor,
+    commands::prune,
     core::{Core, lock},
     dial,
     event::COMMITS_MAX,
@@ -238,6 +239,11 @@ pub(super) async fn open(
         // A panic there leaves readers waiting until the engine stops, and nothing else.
         let _ = filled.await;
         let _ = reading.asks.send(Box::new(Actor::look_for_blobs)).await;
+        let (held, of) = (Arc::clone(&reading), core_of_view.pruners.clone());
+        let prunes = tokio::task::spawn_blocking(move || prune::held(&held, &of)).await;
+        // A store that can't be read says so to everybody who reads.
+        let prunes = prunes.ok().and_then(Result::ok).unwrap_or_default();
+        let _ = reading.asks.send(Box::new(move |actor| actor.obey_held_prunes(&prunes))).await;
     });
     Ok(front)
 }

@@ -9,7 +9,7 @@ use crate::{
     blob::BlobError,
     bootstrap::AccessError,
     engine::CarrierError,
-    entry::{AuthorId, DatasetId, DraftError, NameError, Outcome},
+    entry::{AuthorId, Collection, DatasetId, DraftError, NameError, Outcome},
     queue::QueueError,
     replica::SubmitError,
     state::{PeerBookError, StateError},
@@ -173,10 +173,18 @@ pub enum SyncError {
         missing: usize,
     },
     /// The author may not prune here.
-    #[error("{author} is none of those whose prunes are obeyed in this cluster")]
+    #[error("this node's key {author} is not in sync.pruners")]
     NoPruner {
         /// This node's author.
         author: AuthorId,
+    },
+    /// The collection is one that this library keeps for itself.
+    #[error(
+        "the collection {collection} can't be written: names that begin with `mesh.` are kept for sync itself"
+    )]
+    ReservedCollection {
+        /// The collection.
+        collection: Collection,
     },
     /// The round did not end in time. Sync goes on in the background.
     #[error("not done within {after:?}; sync goes on in the background")]

@@ -15,9 +15,8 @@ use crate::{
     blob::Collected,
     bootstrap::{AccessState, KeptRequest},
     documents::Conflict,
-    entry::{AuthorId, Collection, DatasetId, Entry, Outcome, Verified},
+    entry::{AuthorId, AuthorSequence, Collection, DatasetId, Entry, Outcome, Verified},
     queue::DeadLetter,
-    replica::PruneDraft,
     state::Round,
     ticket::Ticket,
 };
@@ -34,6 +33,21 @@ pub enum Queued {
     Duplicate,
     /// It is a dead letter. Retry that one, or drop it first.
     Dead,
+}
+
+/// What came of [`SyncHandle::prune`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PruneReport {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// About how many entries go: an author's numbers between the old watermark and the new one.
+    pub entries: u64,
+    /// Up to which number each author's entries go, where that is news.
+    pub watermarks: Vec<(AuthorId, AuthorSequence)>,
+    /// Active peers that have not confirmed all that is worth nothing any more; what they lack stays.
+    pub held_up_by: Vec<NodeId>,
+    /// The entry that orders it, which goes to all peers; `None` if there was nothing to order, or with a dry run.
+    pub ordered_by: Option<EntryId>,
 }
 
 /// How a round with a peer ended.
@@ -451,14 +465,17 @@ impl SyncHandle {
     }
 
     /// Prunes what is overwritten or deleted for long, as far as all active peers have confirmed it. This node's author
-    /// must be one whose prunes are obeyed. `None` if there is nothing to prune; otherwise what was asked for, and who
-    /// holds up more.
+    /// must be one of `sync.pruners`; it then happens by itself every `sync.prune_interval`, too. A dry run changes
+    /// nothing, and every node may make one.
+    ///
+    /// An author's entries go in the order of their numbers, up to the first that is still of use, and at most a few
+    /// thousand of each author at once.
     ///
     /// # Errors
     ///
     /// [`SyncError::NoPruner`].
-    pub async fn prune(&self, dataset: &DatasetId) -> Result<Option<PruneDraft>, SyncError> {
-        self.core.prune(dataset).await
+    pub async fn prune(&self, dataset: &DatasetId, dry_run: bool) -> Result<PruneReport, SyncError> {
+        self.core.prune(dataset, dry_run).await
     }
 
     /// Sets the value of a document to all that `source` gives, of any length, never whole in memory. When it returns,

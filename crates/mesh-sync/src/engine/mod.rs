@@ -45,7 +45,9 @@ pub use self::{
         Change, Document, DocumentHead, DocumentPage, EngineEvent, Events, Notice, Watch, WatchEvent, Written,
     },
     frame::FRAME_BYTES_MAX,
-    handle::{CommitHook, FlushReport, PeerAddress, Queued, RoundOutcome, RoundReport, SyncHandle},
+    handle::{
+        CommitHook, FlushReport, PeerAddress, PruneReport, Queued, RoundOutcome, RoundReport, SyncHandle,
+    },
     handler::{ServeError, SyncHandler},
     options::EngineOptions,
     status::{AuthorStatus, DatasetStatus, PeerState, SyncHealth, SyncStatus},

@@ -1,16 +1,12 @@
 //! What an engine is made of.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use mesh_core::{Clock, ClusterName, NodeId, Validated};
 
 use super::Carrier;
 use crate::{
-    blob::ChunkStore,
-    config::SyncConfig,
-    entry::{AuthorId, AuthorKey},
-    replica::ReplicaConfig,
-    store::Datasets,
+    blob::ChunkStore, config::SyncConfig, entry::AuthorKey, replica::ReplicaConfig, store::Datasets,
     ticket::TicketPeer,
 };
 
@@ -24,8 +20,6 @@ pub struct EngineOptions {
     pub config: Validated<SyncConfig>,
     /// The key that this node signs entries with. No other node may have it.
     pub author: AuthorKey,
-    /// Whose prunes are obeyed. The same on all nodes.
-    pub pruners: BTreeSet<AuthorId>,
     /// Where entries are kept, with queues, peers and requests beside them. Opened already; one engine alone uses it.
     pub stores: Arc<dyn Datasets>,
     /// Where pieces of large payloads are kept.

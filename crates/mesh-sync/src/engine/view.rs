@@ -96,6 +96,9 @@ impl View {
         for entry in entries {
             if let Applied::Current { .. } = documents.apply(entry) {
                 let DocumentKey { collection, key } = DocumentKey::of(entry);
+                if collection.is_reserved() {
+                    continue;
+                }
                 let version = Version {
                     item: entry.item(),
                     kind: entry.kind(),

@@ -110,6 +110,16 @@ name!(
     COLLECTION_BYTES_MAX
 );
 
+/// What names of collections begin with that sync keeps for itself.
+const RESERVED: &str = "mesh.";
+
+impl Collection {
+    /// Whether sync keeps it for itself, as it does with prunes.
+    pub fn is_reserved(&self) -> bool {
+        self.as_str().starts_with(RESERVED)
+    }
+}
+
 /// Who makes entries: an Ed25519 public key. Whether it is a point of the curve is found out with its first
 /// signature.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +129,27 @@ impl AuthorId {
     /// The bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// Why a text is not an author's key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "author key {value:?} is not valid: it must be 64 hexadecimal digits, as `mesh sync status` shows them"
+)]
+pub struct AuthorIdError {
+    value: String,
+}
+
+impl FromStr for AuthorId {
+    type Err = AuthorIdError;
+
+    fn from_str(value: &str) -> Result<Self, AuthorIdError> {
+        let refused = || AuthorIdError { value: value.chars().take(SHOWN_CHARS_MAX).collect() };
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digits: Option<Vec<u8>> = value.bytes().map(digit).collect();
+        let digits: [u8; 64] = digits.and_then(|digits| digits.try_into().ok()).ok_or_else(refused)?;
+        Ok(Self(std::array::from_fn(|at| digits[2 * at] << 4 | digits[2 * at + 1])))
     }
 }
 

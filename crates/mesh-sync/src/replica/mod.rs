@@ -43,7 +43,7 @@ pub use self::{
     job::{Done, Job, JobId, Work},
     message::{LIST_MAX, Listing, MESSAGE_BYTES_MAX, Message, Refusal, Verdict},
     open::Opened,
-    retire::{PRUNE_COLLECTION, PruneDraft, Retention},
+    retire::{PRUNE_COLLECTION, PrunePlan, Retention},
 };
 use self::{dice::Dice, intake::Intake, peer::Peer, retire::Retirement, wants::Wants};
 use crate::{

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{Instant, NodeId, WallTime};
 
-use super::{Message, Purpose, Replica, SyncEvent, Work, open};
+use super::{Message, Now, Purpose, Replica, SyncEvent, Work, open};
 use crate::{
     EntryId, Item,
     entry::{AuthorId, AuthorSequence, Collection, Draft, Entry, Kind},
@@ -81,11 +81,11 @@ impl Retirement {
     }
 }
 
-/// A prune that may be signed and submitted.
+/// How far what is wanted may be pruned.
 #[derive(Clone, Debug)]
-pub struct PruneDraft {
-    /// The entry to sign, by the author that it was asked for.
-    pub draft: Draft,
+pub struct PrunePlan {
+    /// The entry to sign, by the author that it was asked for, and to submit; `None` if it would change nothing.
+    pub draft: Option<Draft>,
     /// What it asks for, beyond earlier prunes.
     pub watermarks: Vec<(AuthorId, AuthorSequence)>,
     /// Peers that hold more of it up.
@@ -143,16 +143,12 @@ impl Replica {
         theirs.fold(own, AuthorSequence::min)
     }
 
-    /// A prune up to `wanted`, as far as it is confirmed; `None` if it would change nothing. Let `author` sign it,
-    /// one of those whose prunes are obeyed, and submit it.
+    /// A prune up to `wanted`, as far as all active peers have confirmed it. Let `author` sign it, one of those whose
+    /// prunes are obeyed, and submit it.
     ///
     /// Ask with nothing wanted now and then: where a prune that is in force here was itself pruned, as happens to
     /// one of an author whose disk was restored, others may never hear of it, and it has to be said again.
-    pub fn prune_draft(
-        &self,
-        author: &AuthorId,
-        wanted: &[(AuthorId, AuthorSequence)],
-    ) -> Option<PruneDraft> {
+    pub fn plan_prune(&self, author: &AuthorId, wanted: &[(AuthorId, AuthorSequence)]) -> PrunePlan {
         let mut all = self.retirement.pruned.clone();
         for (author, sequence) in &self.retirement.ordered {
             let own = all.entry(*author).or_default();
@@ -177,13 +173,28 @@ impl Replica {
                 watermarks.push((*of, sequence));
             }
         }
-        if watermarks.is_empty() && !self.is_unstated() {
-            return None;
+        let draft = (!watermarks.is_empty() || self.is_unstated()).then(|| {
+            all.retain(|_, sequence| *sequence >= AuthorSequence::FIRST);
+            let collection = Collection::new(PRUNE_COLLECTION).expect("it is a valid name");
+            Draft::put(&collection, author.as_bytes().to_vec(), open::encode_watermarks(&all))
+        });
+        PrunePlan { draft, watermarks, held_up_by: held_up_by.into_iter().collect() }
+    }
+
+    /// Obeys a prune that is held already, if it is by somebody whose prunes are obeyed and orders more than is known.
+    ///
+    /// One that was committed while its author was no pruner was stored as any other entry. Once the settings name the
+    /// author, those that obeyed it at once would differ for ever from those that did not.
+    pub fn obey_held(&mut self, now: Now, entry: &Entry) {
+        self.now = now;
+        let ordered = &self.retirement.ordered;
+        let orders_more = stated_by(entry).iter().any(|(author, up_to)| ordered.get(author) < Some(up_to));
+        if !orders_more || !self.holds(&entry.item()) {
+            return;
         }
-        all.retain(|_, sequence| *sequence >= AuthorSequence::FIRST);
-        let collection = Collection::new(PRUNE_COLLECTION).expect("it is a valid name");
-        let draft = Draft::put(&collection, author.as_bytes().to_vec(), open::encode_watermarks(&all));
-        Some(PruneDraft { draft, watermarks, held_up_by: held_up_by.into_iter().collect() })
+        self.note_prune(entry);
+        self.metadata_at = now.at;
+        self.pump();
     }
 
     /// Whether a prune that is in force here is not there to tell others.
@@ -207,16 +218,10 @@ impl Replica {
         {
             return;
         }
-        let mut stated = BTreeMap::new();
-        // One that can't be read orders nothing.
-        for (author, mut sequence) in open::decode_watermarks(&entry.payload()).unwrap_or_default() {
-            if author == entry.author() {
-                // A prune never removes itself.
-                sequence = sequence.min(AuthorSequence(entry.sequence().0 - 1));
-            }
-            stated.insert(author, sequence);
-            let ordered = self.retirement.ordered.entry(author).or_default();
-            *ordered = (*ordered).max(sequence);
+        let stated = stated_by(entry);
+        for (author, sequence) in &stated {
+            let ordered = self.retirement.ordered.entry(*author).or_default();
+            *ordered = (*ordered).max(*sequence);
         }
         if self.retirement.ordered.iter().all(|(author, up_to)| stated.get(author) >= Some(up_to)) {
             // It says all that earlier ones do.
@@ -390,4 +395,15 @@ impl Replica {
             }
         }
     }
+}
+
+/// The watermarks of a prune. One that can't be read orders nothing.
+fn stated_by(prune: &Entry) -> BTreeMap<AuthorId, AuthorSequence> {
+    let stated = open::decode_watermarks(&prune.payload()).unwrap_or_default().into_iter();
+    let bounded = |(author, sequence): (AuthorId, AuthorSequence)| match author == prune.author() {
+        // A prune never removes itself.
+        true => (author, sequence.min(AuthorSequence(prune.sequence().0.saturating_sub(1)))),
+        false => (author, sequence),
+    };
+    stated.map(bounded).collect()
 }

@@ -1,6 +1,6 @@
 //! The node's datasets: an engine with its stores, told who is in the cluster.
 
-use std::{collections::BTreeSet, fs::DirBuilder, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs::DirBuilder, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use mesh_core::{
@@ -102,7 +102,6 @@ impl Sync {
             cluster: parts.local.id.cluster.clone(),
             config: parts.config,
             author: key,
-            pruners: BTreeSet::new(),
             stores: Arc::new(stores),
             chunks: Arc::new(chunks),
             clock: parts.clock,

@@ -39,6 +39,7 @@ impl Core {
             let source = Box::new(std::io::Cursor::new(payload));
             return self.put_blob(dataset, collection, key, source).await;
         }
+        writable(collection)?;
         self.write(dataset, Draft::put(collection, key, payload)).await
     }
 
@@ -48,6 +49,7 @@ impl Core {
         collection: &Collection,
         key: Bytes,
     ) -> Result<Written, SyncError> {
+        writable(collection)?;
         self.write(dataset, Draft::delete(collection, key)).await
     }
 
@@ -131,7 +133,8 @@ impl Core {
         dataset: &DatasetId,
     ) -> Result<Vec<Collection>, SyncError> {
         let front = self.viewed(dataset).await?;
-        let collections = front.view.read().collections();
+        let mut collections = front.view.read().collections();
+        collections.retain(|collection| !collection.is_reserved());
         Ok(collections)
     }
 
@@ -155,6 +158,14 @@ impl Core {
             prefix,
             ready: std::collections::VecDeque::new(),
         })
+    }
+}
+
+/// Refuses to write what only sync itself writes: an entry there may order others to prune.
+pub(in crate::engine) fn writable(collection: &Collection) -> Result<(), SyncError> {
+    match collection.is_reserved() {
+        true => Err(SyncError::ReservedCollection { collection: collection.clone() }),
+        false => Ok(()),
     }
 }
 

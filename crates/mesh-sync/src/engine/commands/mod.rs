@@ -2,10 +2,10 @@
 
 mod access;
 pub(super) mod chunks;
-mod documents;
+pub(super) mod documents;
 mod letters;
 mod peers;
-mod prune;
+pub(super) mod prune;
 mod rounds;
 mod status;
 

@@ -1,6 +1,6 @@
 //! Engines of one process, and ways to wait for what they come to.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mesh_core::{ClusterName, NodeId, Settings as _, SystemClock};
 
@@ -58,6 +58,8 @@ pub(crate) fn config(access: Access) -> SyncConfig {
     SyncConfig {
         datasets: vec![dataset(access)],
         check_interval: Duration::from_millis(50),
+        pruners: vec![key(1).id().to_string()],
+        prune_interval: Duration::ZERO,
         ..SyncConfig::default()
     }
 }
@@ -88,7 +90,6 @@ pub(crate) fn options(
         cluster: ClusterName::new("test").expect("valid"),
         config: config.validate().expect("valid"),
         author: key(number),
-        pruners: BTreeSet::from([key(1).id()]),
         stores: Arc::clone(&disk.stores),
         chunks: Arc::clone(&disk.chunks),
         clock: Arc::new(SystemClock),

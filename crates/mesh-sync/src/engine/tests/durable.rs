@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::bench::*;
 use crate::{
-    config::Access,
-    engine::{Engine, Queued, RoundOutcome, SyncError, SyncStatus},
+    config::{Access, SyncConfig},
+    engine::{Engine, Queued, RoundOutcome, SyncError, SyncHandle, SyncStatus},
     entry::{Author, AuthorSequence, Collection, Draft, Entry, Outcome, Rejection},
     memory::MemoryNetwork,
     replica::PRUNE_COLLECTION,
@@ -115,11 +115,12 @@ async fn what_is_overwritten_is_pruned_everywhere_once_all_have_it() {
         a.put(&notes(), &list(), "key", format!("{at}")).await.expect("written");
     }
     has(&b, "key", "9").await;
-    let refused = b.prune(&notes()).await.expect_err("not its business");
+    let refused = b.prune(&notes(), false).await.expect_err("not its business");
     assert!(matches!(refused, SyncError::NoPruner { .. }));
     // Confirmations come with time, and each prune goes as far as they do.
     until(|| async {
-        a.prune(&notes()).await.expect("may prune");
+        let report = a.prune(&notes(), false).await.expect("may prune");
+        assert_eq!(report.ordered_by.is_some(), !report.watermarks.is_empty(), "{report:?}");
         a.status().await.datasets[0].authors[0].pruned >= AuthorSequence(9)
     })
     .await;
@@ -151,6 +152,93 @@ async fn a_node_that_does_not_serve_takes_no_streams_and_flush_tells_who_is_away
     has(&b, "key", "1").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_prunes_nothing_and_names_who_holds_it_up() {
+    let network = MemoryNetwork::default();
+    let engines = cluster(&network, &[1, 2]).await;
+    let (a, b) = (engines[0].handle(), engines[1].handle());
+    for at in 0..10 {
+        a.put(&notes(), &list(), "key", format!("{at}")).await.expect("written");
+    }
+    has(&b, "key", "9").await;
+    until(|| async { b.prune(&notes(), true).await.expect("anybody may look").entries == 9 }).await;
+    assert_eq!(a.status().await.datasets[0].entries, 10);
+
+    // Somebody who is away has confirmed nothing, and all waits for it until it is retired.
+    a.set_peers(peers(&[2, 3]));
+    until(|| async { a.prune(&notes(), false).await.expect("may prune").held_up_by == [node(3)] }).await;
+    assert_eq!(a.status().await.datasets[0].entries, 10);
+    a.retire(&notes(), &node(3)).await.expect("a peer");
+    let report = a.prune(&notes(), false).await.expect("may prune");
+    assert_eq!((report.entries, &report.held_up_by[..]), (9, &[][..]), "{report:?}");
+    // What is left is the last value, and the order itself.
+    for sync in [&a, &b] {
+        until(|| async { sync.status().await.datasets[0].entries == 2 }).await;
+        assert_eq!(value(sync, "key").await.as_deref(), Some(&b"9"[..]));
+        assert_eq!(sync.collections(&notes()).await.expect("read"), [list()], "the order is no document");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_may_prune_does_so_by_itself() {
+    let network = MemoryNetwork::default();
+    let settings = SyncConfig { prune_interval: Duration::from_secs(1), ..config(Access::Cluster) };
+    let a = start(&network, 1, settings, &Disk::default()).await;
+    let sync = a.handle();
+    for at in 0..10 {
+        sync.put(&notes(), &list(), "key", format!("{at}")).await.expect("written");
+    }
+    until(|| async { sync.status().await.datasets[0].authors[0].pruned == AuthorSequence(9) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_writes_where_orders_to_prune_are() {
+    let network = MemoryNetwork::default();
+    let a = start(&network, 1, config(Access::Cluster), &Disk::default()).await;
+    let (sync, prunes) = (a.handle(), Collection::new(PRUNE_COLLECTION).expect("valid"));
+    let put = sync.put(&notes(), &prunes, "key", "1").await.map(|_| ());
+    let delete = sync.delete(&notes(), &prunes, "key").await.map(|_| ());
+    let blob = sync.put_blob(&notes(), &prunes, "key", Box::new(&b"1"[..])).await.map(|_| ());
+    for refused in [put, delete, blob] {
+        let refused = refused.expect_err("refused").to_string();
+        assert!(refused.contains("mesh.prune") && refused.contains("kept for sync itself"), "{refused}");
+    }
+}
+
+/// Nodes may be told at different times who prunes. One that stored an order as any other entry obeys it once it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_came_before_the_setting_is_obeyed_after_it() {
+    let (network, disk) = (MemoryNetwork::default(), Disk::default());
+    let a = start(&network, 1, config(Access::Cluster), &Disk::default()).await;
+    let unset = || SyncConfig { pruners: Vec::new(), ..config(Access::Cluster) };
+    let b = start(&network, 2, unset(), &disk).await;
+    let all = peers(&[1, 2]);
+    for engine in [&a, &b] {
+        engine.handle().set_peers(all.clone());
+    }
+    let (sync, other) = (a.handle(), b.handle());
+    for at in 0..10 {
+        sync.put(&notes(), &list(), "key", format!("{at}")).await.expect("written");
+    }
+    has(&other, "key", "9").await;
+    until(|| async { sync.prune(&notes(), false).await.expect("may prune").entries == 9 }).await;
+    let count = |sync: &SyncHandle| {
+        let sync = sync.clone();
+        async move { sync.status().await.datasets[0].entries }
+    };
+    until(|| async { count(&sync).await == 2 && count(&other).await == 11 }).await;
+    network.remove(&node(2));
+    drop(other);
+    soon(b.shutdown()).await;
+
+    let b = start(&network, 2, config(Access::Cluster), &disk).await;
+    b.handle().set_peers(all);
+    until(|| async { count(&b.handle()).await == 2 }).await;
+    let rounds = soon(b.handle().sync_now(Some(&notes()), None, Duration::from_secs(20))).await;
+    let rounds = rounds.expect("a peer");
+    assert!(rounds.iter().all(|round| round.outcome == RoundOutcome::Equal), "{rounds:?}");
+}
+
 /// A prune as it would be signed: `1`, the number of watermarks, each author and the number up to which it goes.
 fn prune_by(pruner: &mut Author, watermarks: &[(u8, u8)]) -> Entry {
     let mut payload = vec![1, u8::try_from(watermarks.len()).expect("few")];
@@ -172,8 +260,8 @@ async fn a_prune_that_was_pruned_itself_is_said_again_by_the_pruner() {
     let (network, disk) = (MemoryNetwork::default(), Disk::default());
     let starts = |number: u8, disk: Disk| {
         let carrier = Arc::new(network.carrier(&node(number)));
-        let mut options = options(number, carrier, config(Access::Cluster), &disk);
-        options.pruners.insert(key(9).id());
+        let pruners = [1, 9].map(|number| key(number).id().to_string()).to_vec();
+        let options = options(number, carrier, SyncConfig { pruners, ..config(Access::Cluster) }, &disk);
         let network = &network;
         async move {
             let engine = Engine::start(options).await.expect("starts");

@@ -231,8 +231,8 @@ fn what_is_called_pruned_and_is_not_is_taken_all_the_same() {
     // Something was pruned, so that what is said to be below that can't be told from the truth.
     let (one, mut pruner) = (author(1), author(PRUNER));
     // The liar is none of those that pruning waits for.
-    let draft = siege.nodes[0].replica.prune_draft(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
-    let prune = pruner.sign(draft.expect("confirmed").draft, Hlc::from_wall(siege.now.wall)).expect("signs");
+    let plan = siege.nodes[0].replica.plan_prune(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
+    let prune = pruner.sign(plan.draft.expect("confirmed"), Hlc::from_wall(siege.now.wall)).expect("signs");
     siege.submit(0, vec![prune]);
     let (parent, child) = child_without_parent(&mut siege);
     let claim = PrunedEntry { id: parent.id(), author: one.id(), sequence: AuthorSequence(3) };

@@ -37,8 +37,8 @@ fn left_after_a_stop(bug: Option<PlantedBug>) -> u64 {
     pair.connect(0, 1);
     pair.submit(0, chain(&mut one, 20, EPOCH));
     pair.seconds(15);
-    let draft = pair.nodes[0].replica.prune_draft(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
-    let entry = pruner.sign(draft.expect("confirmed").draft, Hlc::from_wall(pair.now.wall)).expect("signs");
+    let plan = pair.nodes[0].replica.plan_prune(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
+    let entry = pruner.sign(plan.draft.expect("confirmed"), Hlc::from_wall(pair.now.wall)).expect("signs");
     let now = pair.now;
     pair.nodes[0].replica.submit(now, vec![entry]).expect("room");
     let job = pair.nodes[0].replica.poll_job().expect("a commit");

@@ -5,9 +5,9 @@ use crate::entry::{Kind, Outcome, Rejection};
 
 fn prune(group: &mut Loop, at: usize, pruner: &mut Author, of: &Author, up_to: u64) -> bool {
     let wanted = [(of.id(), AuthorSequence(up_to))];
-    let Some(draft) = group.nodes[at].replica.prune_draft(&pruner.id(), &wanted) else { return false };
+    let Some(draft) = group.nodes[at].replica.plan_prune(&pruner.id(), &wanted).draft else { return false };
     let hlc = Hlc::from_wall(group.now.wall);
-    let entry = pruner.sign(draft.draft, hlc).expect("signs");
+    let entry = pruner.sign(draft, hlc).expect("signs");
     group.submit(at, vec![entry]);
     true
 }
@@ -22,6 +22,8 @@ fn nothing_goes_before_all_active_peers_have_confirmed_it() {
     trio.submit(0, chain(&mut one, 20, EPOCH));
     trio.seconds(40);
     assert!(!prune(&mut trio, 0, &mut pruner, &one, 10), "the third has confirmed nothing");
+    let plan = trio.nodes[0].replica.plan_prune(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
+    assert_eq!(plan.held_up_by, [name(2)]);
     let lagging =
         |event: &SyncEvent| matches!(event, SyncEvent::PeerLagging { peer, .. } if *peer == name(2));
     assert!(trio.nodes[0].events.iter().any(lagging));
@@ -78,8 +80,9 @@ fn an_order_to_prune_survives_a_stop_in_between() {
     pair.connect(0, 1);
     pair.submit(0, chain(&mut one, 20, EPOCH));
     pair.seconds(15);
-    let draft = pair.nodes[0].replica.prune_draft(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
-    let entry = pruner.sign(draft.expect("confirmed").draft, Hlc::from_wall(pair.now.wall)).expect("signs");
+    let plan = pair.nodes[0].replica.plan_prune(&pruner.id(), &[(one.id(), AuthorSequence(10))]);
+    let draft = plan.draft.expect("confirmed");
+    let entry = pruner.sign(draft, Hlc::from_wall(pair.now.wall)).expect("signs");
     let now = pair.now;
     pair.nodes[0].replica.submit(now, vec![entry]).expect("room");
     // It stops right after the commit.

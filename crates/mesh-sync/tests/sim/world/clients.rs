@@ -97,9 +97,8 @@ impl World<'_> {
         // In the end, only what is in force and was lost is said again.
         let wanted = if self.faulty { self.spent(at, now) } else { Vec::new() };
         let pruner = key(0).id();
-        let Some(prune) = self.nodes[0].parts[at].replica.prune_draft(&pruner, &wanted) else {
-            return Ok(());
-        };
+        let plan = self.nodes[0].parts[at].replica.plan_prune(&pruner, &wanted);
+        let Some(draft) = plan.draft else { return Ok(()) };
         let retired = self.retired.clone();
         let active: Vec<Arc<dyn EntryStore>> = (0..self.options.nodes)
             .filter(|node| *node == 0 || (self.options.linked(0, *node) && !retired.contains(node)))
@@ -116,14 +115,14 @@ impl World<'_> {
             Duration::from_millis(now.wall.0.saturating_sub(entry.hlc().wall().0)) < keep
         };
         self.rules[at]
-            .on_prune(&prune.watermarks, held, young, &*store)
+            .on_prune(&plan.watermarks, held, young, &*store)
             .map_err(|broken| self.broken(broken))?;
         self.report.prunes += 1;
         let stamp = self.issue(0);
         self.nodes[0].last_stamp = stamp;
-        let entry = self.nodes[0].parts[at].author.sign(prune.draft, stamp).expect("signs");
+        let entry = self.nodes[0].parts[at].author.sign(draft, stamp).expect("signs");
         self.rules[at].all.insert(entry.id(), entry.clone());
-        self.rules[at].prunes.insert(entry.id(), prune.watermarks);
+        self.rules[at].prunes.insert(entry.id(), plan.watermarks);
         self.submit(0, at, vec![entry])
     }
 

@@ -2,7 +2,6 @@
 //! which is told what to do line by line.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -86,7 +85,6 @@ pub(super) fn engine_options(
         cluster: ClusterName::new(CLUSTER)?,
         config: valid(SyncConfig { datasets: vec![dataset], ..SyncConfig::default() })?,
         author: AuthorKey::from_seed(key),
-        pruners: BTreeSet::new(),
         stores,
         chunks: Arc::new(MemoryChunks::default()),
         clock: Arc::new(SystemClock),
