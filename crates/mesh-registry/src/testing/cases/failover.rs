@@ -217,39 +217,45 @@ pub(super) async fn a_renewed_session_survives_a_failover(t: &Trial) -> Verdict 
     let mut sent = t.now();
     let session = t.open(ttl).await?;
     let token = t.grant("l", session.id).await?;
-    let killing = kill(t, "kill");
-    tokio::pin!(killing);
-    let (mut killed, mut answered) = (false, 0);
-    // Renewals that fail are tried again, as an owner would; what counts is when the last answered one was sent.
-    while !killed || answered < 10 {
-        tokio::select! {
-            done = &mut killing, if !killed => {
-                done?;
-                killed = true;
+    let killed = AtomicBool::new(false);
+    let killing = async {
+        kill(t, "kill").await?;
+        killed.store(true, Ordering::Relaxed);
+        Ok::<(), Failure>(())
+    };
+    // Renewals that fail are tried again, as an owner would; what counts is when the last answered one was sent. The
+    // member that is asked may be the one that was killed: it comes back while the renewal waits.
+    let renewing = async {
+        let mut answered = 0;
+        while !killed.load(Ordering::Relaxed) || answered < 10 {
+            tokio::time::sleep(PAUSE * 5).await;
+            let (now, after_kill) = (t.now(), killed.load(Ordering::Relaxed));
+            match t.other_handle().keep_alive(session.id).await {
+                Ok(_) => {
+                    sent = now;
+                    answered += usize::from(after_kill);
+                }
+                Err(SessionError::Gone { .. }) => {
+                    let since = t.now().since(sent);
+                    ensure!(
+                        since >= session.ttl,
+                        "the session was gone {since:?} after its last renewal was sent"
+                    );
+                    // The store was away for longer than the session lives: nothing was promised.
+                    return Ok(false);
+                }
+                Err(SessionError::Store(error)) => {
+                    let known = matches!(error.applied(), Applied::No | Applied::Unknown);
+                    ensure!(known && error.is_transient(), "a renewal failed for good: {error}");
+                }
+                Err(error) => return Err(error.into()),
             }
-            () = tokio::time::sleep(PAUSE * 5) => {}
         }
-        let now = t.now();
-        match t.other_handle().keep_alive(session.id).await {
-            Ok(_) => {
-                sent = now;
-                answered += usize::from(killed);
-            }
-            Err(SessionError::Gone { .. }) => {
-                let since = t.now().since(sent);
-                ensure!(
-                    since >= session.ttl,
-                    "the session was gone {since:?} after its last renewal was sent"
-                );
-                // The store was away for longer than the session lives: nothing was promised.
-                return Ok(());
-            }
-            Err(SessionError::Store(error)) => {
-                let known = matches!(error.applied(), Applied::No | Applied::Unknown);
-                ensure!(known && error.is_transient(), "a renewal failed for good: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
+        Ok(true)
+    };
+    let ((), lives) = tokio::try_join!(killing, renewing)?;
+    if !lives {
+        return Ok(());
     }
     let record =
         must_be!(t.get("l").await?, Some(record) => record, "the lease of a renewed session is there");
