@@ -262,6 +262,30 @@ fn an_operator_lets_a_node_in() -> Result<()> {
     cluster.finish()
 }
 
+/// Paused, it answers nobody and keeps its streams: others neither wait for it nor forget what it lacks.
+#[test]
+fn a_node_that_stands_still_while_it_syncs_has_all_once_it_goes_on() -> Result<()> {
+    let mut cluster = plan("sync-pause", 3).start()?;
+    let load = Load::start(&cluster, "n-1", "while")?;
+    let other = Load::start(&cluster, "n-2", "paused")?;
+    poll(PATIENCE, "both are written to", || {
+        Ok((load.acknowledged() >= 40 && other.acknowledged() >= 40).then_some(()))
+    })?;
+    cluster.pause("n-2")?;
+    // A node takes so many requests a second, so nobody writes while there is nothing to see.
+    let mut keys = load.stop()?;
+    wait_until_seen(&cluster, &["n-1", "n-3"], &["n-2"], MemberState::Dead)?;
+    let load = Load::start(&cluster, "n-3", "after")?;
+    poll(PATIENCE, "writes go on", || Ok((load.acknowledged() >= 40).then_some(())))?;
+    keys.extend(load.stop()?);
+    wait_until_equal(&cluster, &["n-1", "n-3"], &keys)?;
+    cluster.resume("n-2")?;
+    keys.extend(other.stop()?);
+    cluster.wait_until_whole()?;
+    wait_until_equal(&cluster, &["n-1", "n-2", "n-3"], &keys)?;
+    cluster.finish()
+}
+
 #[test]
 fn a_full_disk_refuses_writes_and_takes_them_again_by_itself() -> Result<()> {
     let story = "sync-full-disk";

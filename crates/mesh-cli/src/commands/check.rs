@@ -38,6 +38,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check { code: "clock.sane", what: "the clocks agree" },
     Check { code: "membership.ready", what: "the node is a member and not isolated" },
     Check { code: "peers.alive", what: "all members are alive" },
+    Check { code: "sync.healthy", what: "datasets are in sync with their peers" },
 ];
 
 /// What the checks look at.
@@ -119,6 +120,7 @@ async fn round(connection: &ConnectionArgs, args: &CheckArgs, selected: &[&'stat
             "clock.sane" => cluster::clocks(&subject).await,
             "membership.ready" => cluster::ready(&subject).await,
             "peers.alive" => cluster::alive(&subject).await,
+            "sync.healthy" => cluster::sync(&subject).await,
             other => {
                 Outcome::failed(format!("the check {other} has no code behind it"), "report this defect")
             }

@@ -6,3 +6,4 @@ mod durable;
 mod grpc;
 mod hostile;
 mod stories;
+mod traffic;

@@ -54,9 +54,10 @@ impl Client {
         }
     }
 
-    fn put(&self, key: &str) -> bool {
+    fn put(&self, key: &str) -> Result<()> {
         let path = format!("/control/v1/data/{DATASET}/{COLLECTION}/{key}");
-        self.runtime.block_on(self.edge.put(&path, "a value".into())).is_ok()
+        let put = self.runtime.block_on(self.edge.put(&path, "a value".into()));
+        put.map(drop).map_err(|failure| anyhow!("{key} was not written: {failure}"))
     }
 }
 
@@ -76,7 +77,12 @@ impl Load {
             let mut acknowledged = BTreeSet::new();
             for number in 0.. {
                 let key = format!("{prefix}-{number}");
-                if stopped.load(Ordering::Relaxed) || !client.put(&key) {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                if let Err(error) = client.put(&key) {
+                    // For whoever waits for writes that do not come any more.
+                    println!("{error}");
                     break;
                 }
                 acknowledged.insert(key);

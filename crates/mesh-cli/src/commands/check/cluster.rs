@@ -131,6 +131,43 @@ fn liveness(members: &[Value]) -> Outcome {
     Outcome::ok(format!("{} alive", alive.len()))
 }
 
+pub(super) async fn sync(subject: &Subject) -> Outcome {
+    let edge = match edge(subject) {
+        Ok(edge) => edge,
+        Err(skipped) => return skipped,
+    };
+    match edge.page("/control/v1/sync").await {
+        Err(failure) => failed(failure),
+        Ok((status, body)) => {
+            let body: Value = serde_json::from_str(&body).unwrap_or_default();
+            match status.is_success() {
+                true => in_sync(&body["sync"]),
+                false if body["code"] == "sync.off" => Outcome::skipped("the node keeps no dataset"),
+                false => Outcome::failed(format!("the node answers {status}"), "look at the node's log"),
+            }
+        }
+    }
+}
+
+fn in_sync(state: &Value) -> Outcome {
+    let list = |key: &str| state[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let datasets = list("datasets");
+    let letters: u64 = datasets.iter().filter_map(|dataset| dataset["dead_letters"].as_u64()).sum();
+    let problems = list("problems").iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ");
+    let hint = "see who is behind and why: mesh sync peers -o wide";
+    match text_at(state, "health").as_str() {
+        "ok" if letters == 0 => {
+            Outcome::ok(format!("{} datasets, {} peers", datasets.len(), list("peers").len()))
+        }
+        "ok" => Outcome::warning(
+            format!("{letters} dead letters"),
+            "see the reasons: mesh sync dead-letters; then --retry or --drop",
+        ),
+        "degraded" => Outcome::warning(problems, hint),
+        _ => Outcome::failed(problems, hint),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -147,6 +184,22 @@ mod tests {
         Outcome { status: Warning, detail: "this machine is 30 s behind the node", hint: "set the clocks by NTP on both machines" }
         Outcome { status: Failed, detail: "this machine is 1000 s behind the node", hint: "set the clocks by NTP on both machines" }
         Outcome { status: Failed, detail: "this machine is 100 s ahead of the node", hint: "set the clocks by NTP on both machines" }
+        "#);
+    }
+
+    #[test]
+    fn sync_is_as_well_as_its_worst_peer_and_dead_letters_are_told() {
+        let state = |health: &str, letters: u64| {
+            json!({ "health": health, "problems": ["n-2 is away"], "peers": [{}, {}],
+                "datasets": [{ "dead_letters": letters }] })
+        };
+        let texts = [("ok", 0), ("ok", 3), ("degraded", 0), ("unhealthy", 0)]
+            .map(|(health, letters)| format!("{:?}", in_sync(&state(health, letters))));
+        insta::assert_snapshot!(texts.join("\n"), @r#"
+        Outcome { status: Ok, detail: "1 datasets, 2 peers", hint: "" }
+        Outcome { status: Warning, detail: "3 dead letters", hint: "see the reasons: mesh sync dead-letters; then --retry or --drop" }
+        Outcome { status: Warning, detail: "n-2 is away", hint: "see who is behind and why: mesh sync peers -o wide" }
+        Outcome { status: Failed, detail: "n-2 is away", hint: "see who is behind and why: mesh sync peers -o wide" }
         "#);
     }
 
