@@ -359,6 +359,12 @@ fn problem(error: &SyncError) -> Problem {
             "this node may not prune",
             "prune at a node whose key is in sync.pruners, or add this one's on all nodes; --dry-run needs neither",
         ),
+        SyncError::KeepsAll { .. } => (
+            StatusCode::CONFLICT,
+            "sync.prune.off",
+            "this dataset is not pruned",
+            "name another dataset, or set `prune` of this one to true on all nodes",
+        ),
         SyncError::ReservedCollection { .. } => (
             StatusCode::FORBIDDEN,
             "sync.collection.reserved",

@@ -103,6 +103,8 @@ pub struct DatasetConfig {
     pub access: Access,
     /// Nodes that may join without being asked for where `access` is `ask`. Default: none.
     pub access_nodes: Vec<NodeId>,
+    /// Whether it may be pruned. Not where readers need all entries, as those do that merge them themselves. Default: true.
+    pub prune: bool,
 }
 
 /// Who may join a dataset.
@@ -127,6 +129,7 @@ impl Default for DatasetConfig {
             queue_bytes_max: None,
             access: Access::Ask,
             access_nodes: Vec::new(),
+            prune: true,
         }
     }
 }
@@ -225,7 +228,7 @@ impl Settings for SyncConfig {
         const S: fn(u64) -> Duration = Duration::from_secs;
         let year = S(365 * 24 * 3600);
         within("queue_age_max", self.queue_age_max, S(60), year);
-        within("check_interval", self.check_interval, MS(10), S(3600));
+        within("check_interval", self.check_interval, MS(50), S(60));
         within("max_drift", self.max_drift, MS(1), S(3600));
         within("lag_degraded", self.lag_degraded, MS(100), year);
         within("lag_unhealthy", self.lag_unhealthy, MS(100), year);
@@ -237,7 +240,7 @@ impl Settings for SyncConfig {
         for (at, dataset) in self.datasets.iter().enumerate() {
             let interval = dataset.check_interval.unwrap_or(self.check_interval);
             if dataset.check_interval.is_some() {
-                within(&format!("datasets[{at}].check_interval"), interval, MS(10), S(3600));
+                within(&format!("datasets[{at}].check_interval"), interval, MS(50), S(60));
             }
         }
         rule(
@@ -338,7 +341,7 @@ mod tests {
             "sync.pruners[0] (ab) must be 64 hexadecimal digits",
             "sync.prune_interval (5ms) must be between 1s",
             "sync.datasets[1].name (a) is there twice",
-            "sync.datasets[1].check_interval (0ns) must be between 10ms",
+            "sync.datasets[1].check_interval (0ns) must be between 50ms",
             "sync.datasets[1].priority (0) must be between 1 and 1000",
             "sync.datasets[2].name (A) is refused",
             "sync.datasets[2].access_nodes (1 nodes) needs sync.datasets[2].access to be ask",

@@ -13,7 +13,7 @@ use mesh_transport::edge::{JsonBody, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::{API_VERSION, Api, chosen, known, operator, problem};
-use crate::engine::PruneReport;
+use crate::engine::{PruneReport, SyncError};
 
 /// The body of `sync:prune`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,9 +74,14 @@ pub(super) async fn prune(
         tracing::info!(by, dataset = body.dataset, "an operator prunes");
     }
     let mut items = Vec::new();
+    let named = dataset.is_some();
     for dataset in chosen(&api, dataset) {
-        let report = api.sync().prune(&dataset, body.dry_run).await.map_err(|error| problem(&error))?;
-        items.push(report.into());
+        match api.sync().prune(&dataset, body.dry_run).await {
+            Ok(report) => items.push(report.into()),
+            // Of all datasets, those that keep everything are left out.
+            Err(SyncError::KeepsAll { .. }) if !named => {}
+            Err(error) => return Err(problem(&error)),
+        }
     }
     let reply = PruneReply { api_version: API_VERSION.to_owned(), observer: api.observer(), items };
     Ok(Json(reply).into_response())

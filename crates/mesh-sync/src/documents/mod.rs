@@ -8,7 +8,7 @@
 mod conflicts;
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -102,8 +102,28 @@ pub enum Applied {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
-    versions: BTreeMap<DocumentKey, Version>,
+    versions: BTreeMap<DocumentKey, Known>,
     conflicts: Option<ConflictLog>,
+}
+
+/// What is known of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    last: Version,
+    /// Which entries of whom it hides: writes to the document that are older and were not pruned.
+    hidden: BTreeSet<(AuthorId, AuthorSequence)>,
+}
+
+/// What an entry is worth to the view of documents, as pruning asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// A later write to its document is known.
+    Overwritten,
+    /// It is the last write to its document, and nothing would come to light without it.
+    Current,
+    /// It is needed in any case: it is the last write, and older ones of others would come to light without it; or the
+    /// view has not seen it yet.
+    Needed,
 }
 
 impl Documents {
@@ -120,10 +140,11 @@ impl Documents {
     /// Takes in an entry. Entries of one dataset only; the view does not look.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let (key, incoming) = (DocumentKey::of(entry), Version::of(entry));
-        let Some(current) = self.versions.get(&key).copied() else {
-            self.versions.insert(key, incoming);
+        let Some(known) = self.versions.get_mut(&key) else {
+            self.versions.insert(key, Known { last: incoming, hidden: BTreeSet::new() });
             return Applied::Current { replaced: None };
         };
+        let current = known.last;
         if current.item == incoming.item {
             return Applied::Known;
         }
@@ -131,20 +152,40 @@ impl Documents {
             conflicts.look(&key, &current, entry);
         }
         if incoming.item < current.item {
+            known.hidden.insert((incoming.author, incoming.sequence));
             return Applied::Superseded;
         }
-        self.versions.insert(key, incoming);
+        known.hidden.insert((current.author, current.sequence));
+        known.last = incoming;
         Applied::Current { replaced: Some(current) }
     }
 
     /// The last write to a document that exists; `None` if it was deleted or never was.
     pub fn get(&self, key: &DocumentKey) -> Option<&Version> {
-        self.versions.get(key).filter(|version| !version.is_tombstone())
+        self.last_write(key).filter(|version| !version.is_tombstone())
     }
 
     /// The last write to a document, also if that deleted it.
     pub fn last_write(&self, key: &DocumentKey) -> Option<&Version> {
-        self.versions.get(key)
+        self.versions.get(key).map(|known| &known.last)
+    }
+
+    /// What an entry is worth. An author's entries are pruned in the order of their numbers, so that a write hides
+    /// nothing if all that is older is its own author's: that goes with it, or went before.
+    pub fn worth(&self, entry: &Entry) -> Worth {
+        let Some(known) = self.versions.get(&DocumentKey::of(entry)) else { return Worth::Needed };
+        let (author, sequence) = (entry.author(), entry.sequence());
+        match entry.item().cmp(&known.last.item) {
+            std::cmp::Ordering::Less => Worth::Overwritten,
+            std::cmp::Ordering::Greater => Worth::Needed,
+            std::cmp::Ordering::Equal => {
+                let goes_before = |(of, at): &(AuthorId, AuthorSequence)| *of == author && *at <= sequence;
+                match known.hidden.iter().all(goes_before) {
+                    true => Worth::Current,
+                    false => Worth::Needed,
+                }
+            }
+        }
     }
 
     /// The documents of a collection that exist, in the order of their keys.
@@ -153,8 +194,7 @@ impl Documents {
         collection: &'a Collection,
     ) -> impl Iterator<Item = (&'a DocumentKey, &'a Version)> {
         let first = DocumentKey { collection: collection.clone(), key: Bytes::new() };
-        let of_collection = self.versions.range(first..).take_while(|(key, _)| key.collection == *collection);
-        of_collection.filter(|(_, version)| !version.is_tombstone())
+        self.existing(first.., collection)
     }
 
     /// How many documents there are, tombstones included.
@@ -169,7 +209,7 @@ impl Documents {
 
     /// Forgets a document if `id` is still its last write: for entries that were pruned.
     pub fn forget(&mut self, key: &DocumentKey, id: &EntryId) -> bool {
-        let is_last = self.versions.get(key).is_some_and(|version| version.item.id == *id);
+        let is_last = self.last_write(key).is_some_and(|version| version.item.id == *id);
         if is_last {
             self.versions.remove(key);
         }
@@ -179,7 +219,10 @@ impl Documents {
     /// Forgets the documents whose last write is one of an author's up to a number: for entries that were pruned. Looks
     /// at all documents.
     pub fn forget_up_to(&mut self, author: &AuthorId, watermark: AuthorSequence) {
-        self.versions.retain(|_, version| version.author != *author || version.sequence > watermark);
+        self.versions.retain(|_, known| {
+            known.hidden.retain(|(of, sequence)| of != author || *sequence > watermark);
+            known.last.author != *author || known.last.sequence > watermark
+        });
     }
 
     /// The collections that have documents, in the order of their names.
@@ -212,14 +255,21 @@ impl Documents {
             Some(after) => std::ops::Bound::Excluded(key(after)),
             None => std::ops::Bound::Included(key(&[])),
         };
-        let of_collection = self.versions.range((from, std::ops::Bound::Unbounded));
-        let of_collection = of_collection.take_while(|(key, _)| key.collection == *collection);
-        of_collection.filter(|(_, version)| !version.is_tombstone())
+        self.existing((from, std::ops::Bound::Unbounded), collection)
+    }
+
+    fn existing<'a>(
+        &'a self,
+        range: impl std::ops::RangeBounds<DocumentKey>,
+        collection: &'a Collection,
+    ) -> impl Iterator<Item = (&'a DocumentKey, &'a Version)> {
+        let of_collection = self.versions.range(range).take_while(|(key, _)| key.collection == *collection);
+        of_collection.map(|(key, known)| (key, &known.last)).filter(|(_, version)| !version.is_tombstone())
     }
 
     /// All last writes, tombstones included, in the order of their documents.
     pub fn versions(&self) -> impl Iterator<Item = (&DocumentKey, &Version)> {
-        self.versions.iter()
+        self.versions.iter().map(|(key, known)| (key, &known.last))
     }
 
     /// The conflicts that were seen; `None` without a log.

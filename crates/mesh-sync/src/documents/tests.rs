@@ -26,6 +26,31 @@ fn key(key: &'static str) -> DocumentKey {
     DocumentKey { collection: collection("c"), key: Bytes::from_static(key.as_bytes()) }
 }
 
+/// The deletion of one author's document by another: without it, the document would be back.
+#[test]
+fn what_hides_others_writes_is_needed_until_they_are_gone() {
+    let (mut one, mut two) = (author(1), author(2));
+    let first = put(&mut one, "k", 1, &[]);
+    let (own, gone) = (put(&mut two, "k", 2, &[]), delete(&mut two, "k", 3));
+    let mut documents = Documents::new();
+    assert_eq!(documents.worth(&gone), Worth::Needed, "the view has not seen it");
+    for entry in [&own, &gone, &first] {
+        documents.apply(entry);
+    }
+    assert_eq!(
+        [&first, &own, &gone].map(|entry| documents.worth(entry)),
+        [Worth::Overwritten, Worth::Overwritten, Worth::Needed]
+    );
+    documents.forget_up_to(&first.author(), first.sequence());
+    assert_eq!(documents.worth(&gone), Worth::Current, "what is left goes before it");
+    let newer = put(&mut one, "k", 4, &[]);
+    assert_eq!(
+        documents.worth(&newer),
+        Worth::Needed,
+        "it is not in the view yet, and not worthless for that"
+    );
+}
+
 #[test]
 fn a_tombstone_outlasts_an_older_write_that_comes_late_and_a_newer_one_ends_it() {
     let mut one = author(1);
@@ -113,7 +138,7 @@ proptest! {
         prop_assert_eq!(&found, &view(&entries));
         for name in names {
             let last = entries.iter().filter(|entry| entry.key() == name.as_bytes()).map(|entry| entry.item()).max();
-            prop_assert_eq!(found.get(&key(name)).map(|version| version.item), last);
+            prop_assert_eq!(found.get(&key(name)).map(|known| known.last.item), last);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Large payloads: kept in pieces, and fetched from peers piece by piece.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{Read, Write},
     sync::Arc,
     time::Duration,
@@ -15,13 +15,14 @@ use super::{
     actor::Actor,
     commands::documents::writable,
     core::{Core, lock, stopped},
-    dataset::Dataset,
+    dataset::{Ask, Dataset},
     frame::{Answer, Request},
     link::Link,
 };
 use crate::{
     EntryId,
     blob::{self, BlobError, CHUNK_BYTES, ChunkId, Manifest, MissingFrom, Wanted},
+    documents::{DocumentKey, Version},
     entry::{Collection, DatasetId, Draft, Kind},
 };
 
@@ -35,20 +36,34 @@ const PIECES_MAX: usize = 4;
 const LOOK_MAX: usize = 64;
 /// Pause when nobody has what is missing.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Rounds in a row without a piece after which others have their turn.
+const IN_VAIN_MAX: u32 = 4;
 
 /// Payloads of a dataset whose pieces are not all here.
 #[derive(Default)]
 pub(super) struct Blobs {
-    missing: BTreeMap<EntryId, (Manifest, bool)>,
+    missing: BTreeMap<EntryId, (DocumentKey, Manifest)>,
+    /// Those that are not being fetched, in turn.
+    waiting: VecDeque<EntryId>,
+}
+
+/// How an attempt to fetch a payload ended.
+enum Fetched {
+    Whole,
+    /// Nobody has given a piece for a while.
+    Nothing,
+    /// Pieces can't be kept here.
+    Failed,
 }
 
 impl Actor {
-    /// A large payload is named by a last write.
-    pub(super) fn want_blob(&mut self, id: EntryId, payload: &Bytes) {
+    /// A large payload is named by the last write to a document.
+    pub(super) fn want_blob(&mut self, document: DocumentKey, id: EntryId, payload: &Bytes) {
         // One that can't be read has no pieces; its entry is kept as it is.
         let Ok(manifest) = Manifest::decode(payload) else { return };
-        if self.blobs.missing.len() < WAITING_MAX {
-            self.blobs.missing.entry(id).or_insert((manifest, false));
+        if self.blobs.missing.len() < WAITING_MAX && !self.blobs.missing.contains_key(&id) {
+            self.blobs.missing.insert(id, (document, manifest));
+            self.blobs.waiting.push_back(id);
             self.fetch_next();
         }
     }
@@ -59,61 +74,72 @@ impl Actor {
         self.core.spawn(async move {
             let (reading, chunks) = (Arc::clone(&dataset), Arc::clone(&core.chunks));
             let found = tokio::task::spawn_blocking(move || {
-                let blobs: Vec<EntryId> = {
+                let blobs: Vec<(DocumentKey, EntryId)> = {
                     let documents = reading.view.read();
                     let blobs = documents.versions().filter(|(_, version)| version.kind == Kind::Blob);
-                    blobs.map(|(_, version)| version.item.id).take(WAITING_MAX).collect()
+                    blobs.map(|(key, version)| (key.clone(), version.item.id)).take(WAITING_MAX).collect()
                 };
                 let mut missing = Vec::new();
-                for id in blobs {
+                for (document, id) in blobs {
                     let Ok(found) = reading.store.get(&[id]) else { continue };
                     let Some(stored) = found.into_iter().flatten().next() else { continue };
                     let payload = stored.entry.payload();
                     let Ok(manifest) = Manifest::decode(&payload) else { continue };
                     let looked = blob::missing(&manifest, &*chunks, MissingFrom::START, 1);
                     if looked.map_or(true, |looked| !looked.wanted.is_empty()) {
-                        missing.push((id, payload));
+                        missing.push((document, id, payload));
                     }
                 }
                 missing
             });
-            for (id, payload) in found.await.unwrap_or_default() {
-                let _ = dataset.asks.send(Box::new(move |actor| actor.want_blob(id, &payload))).await;
+            for (document, id, payload) in found.await.unwrap_or_default() {
+                let want: Ask = Box::new(move |actor| actor.want_blob(document, id, &payload));
+                let _ = dataset.asks.send(want).await;
             }
         });
     }
 
     fn fetch_next(&mut self) {
-        let running = self.blobs.missing.values().filter(|(_, running)| *running).count();
-        let next = self.blobs.missing.iter_mut().find(|(_, (_, running))| !*running);
-        if let Some((id, (manifest, is_running))) = next.filter(|_| running < FETCHES_MAX) {
-            *is_running = true;
+        while self.blobs.missing.len() - self.blobs.waiting.len() < FETCHES_MAX {
+            let Some(id) = self.blobs.waiting.pop_front() else { break };
+            let Some((document, manifest)) = self.blobs.missing.get(&id) else { continue };
+            let is_last = |last: &Version| last.item.id == id;
+            if !self.dataset.view.read().last_write(document).is_some_and(is_last) {
+                // It was overwritten or deleted meanwhile, and perhaps nobody has the pieces any more.
+                self.blobs.missing.remove(&id);
+                continue;
+            }
             let (core, dataset) = (Arc::clone(&self.core), Arc::clone(&self.dataset));
-            let (id, manifest) = (*id, manifest.clone());
+            let manifest = manifest.clone();
             self.core.spawn(async move {
                 let mut stop = core.stop.subscribe();
-                let is_done = tokio::select! {
-                    is_done = fetch(&core, &dataset, &manifest) => is_done,
+                let fetched = tokio::select! {
+                    fetched = fetch(&core, &dataset, &manifest) => fetched,
                     () = stopped(&mut stop) => return,
                 };
-                let _ = dataset.asks.send(Box::new(move |actor| actor.on_blob(id, is_done))).await;
+                let _ = dataset.asks.send(Box::new(move |actor| actor.on_blob(id, fetched))).await;
             });
         }
         lock(&self.dataset.board).blobs_missing = self.blobs.missing.len();
     }
 
-    fn on_blob(&mut self, id: EntryId, is_done: bool) {
-        self.blobs.missing.remove(&id);
-        if is_done {
-            self.core.tell(EngineEvent::BlobComplete { dataset: self.dataset.id.clone(), id });
+    fn on_blob(&mut self, id: EntryId, fetched: Fetched) {
+        match fetched {
+            Fetched::Whole => {
+                self.blobs.missing.remove(&id);
+                self.core.tell(EngineEvent::BlobComplete { dataset: self.dataset.id.clone(), id });
+            }
+            // It is tried again after all others.
+            Fetched::Nothing => self.blobs.waiting.push_back(id),
+            Fetched::Failed => drop(self.blobs.missing.remove(&id)),
         }
         self.fetch_next();
     }
 }
 
-/// Fetches what is missing of a payload until it is whole. `false` if the chunks can't be kept here.
-async fn fetch(core: &Arc<Core>, dataset: &Arc<Dataset>, manifest: &Manifest) -> bool {
-    let mut turn = 0;
+/// Fetches what is missing of a payload until it is whole.
+async fn fetch(core: &Arc<Core>, dataset: &Arc<Dataset>, manifest: &Manifest) -> Fetched {
+    let (mut turn, mut in_vain) = (0, 0);
     loop {
         let (chunks, looked_for) = (Arc::clone(&core.chunks), manifest.clone());
         let looked = tokio::task::spawn_blocking(move || {
@@ -123,12 +149,12 @@ async fn fetch(core: &Arc<Core>, dataset: &Arc<Dataset>, manifest: &Manifest) ->
             Ok(Ok(missing)) => missing,
             Ok(Err(error)) => {
                 tracing::warn!(dataset = %dataset.id, %error, "pieces of a payload can't be looked for");
-                return false;
+                return Fetched::Failed;
             }
-            Err(_) => return false,
+            Err(_) => return Fetched::Failed,
         };
         if missing.wanted.is_empty() && missing.next.is_none() {
-            return true;
+            return Fetched::Whole;
         }
         let links: Vec<Arc<Link>> = core
             .links()
@@ -147,8 +173,12 @@ async fn fetch(core: &Arc<Core>, dataset: &Arc<Dataset>, manifest: &Manifest) ->
             got = fetched.into_iter().filter(|got| *got).count();
         }
         turn += 1;
+        in_vain = if got == 0 { in_vain + 1 } else { 0 };
         if got == 0 {
             tokio::time::sleep(PAUSE).await;
+        }
+        if in_vain >= IN_VAIN_MAX {
+            return Fetched::Nothing;
         }
     }
 }
@@ -226,7 +256,8 @@ impl Core {
                 let (id, payload) = (document.version.item.id, document.payload);
                 let front = self.dataset(dataset)?;
                 // Where there is no room it is asked for with the next read.
-                let _ = front.asks.try_send(Box::new(move |actor| actor.want_blob(id, &payload)));
+                let named = DocumentKey { collection: document.collection, key: document.key };
+                let _ = front.asks.try_send(Box::new(move |actor| actor.want_blob(named, id, &payload)));
                 Err(SyncError::Incomplete { dataset: dataset.clone(), missing })
             }
         }

@@ -40,6 +40,8 @@ use crate::{
 
 /// Streams of peers in all, those whose handshake is under way included.
 const STREAMS_MAX: usize = 4096;
+/// A replica names whoever is behind for this long, whatever the node's settings tolerate.
+const LAG_LIMIT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Handshakes of peers at once.
 const HANDSHAKES_MAX: usize = 64;
 
@@ -189,12 +191,9 @@ impl Core {
     /// Settings of a replica.
     pub(super) fn replica_config(&self, dataset: &DatasetConfig) -> Validated<ReplicaConfig> {
         let config = ReplicaConfig {
-            heartbeat_interval: dataset
-                .check_interval
-                .unwrap_or(self.config.check_interval)
-                .clamp(Duration::from_millis(50), Duration::from_secs(60)),
+            heartbeat_interval: dataset.check_interval.unwrap_or(self.config.check_interval),
             batch_entries_max: self.config.batch_entries,
-            lag_limit: self.config.lag_degraded.max(Duration::from_secs(1)),
+            lag_limit: self.config.lag_degraded.clamp(Duration::from_secs(1), LAG_LIMIT_MAX),
             max_drift: self.config.max_drift,
             tombstone_retention: self.config.tombstone_retention,
             ..self.replica.clone()

@@ -98,9 +98,11 @@ impl Dataset {
     }
 
     fn gone(&self) -> SyncError {
-        match lock(&self.board).failed.clone() {
-            Some(problem) => SyncError::Failed { dataset: self.id.clone(), problem },
-            None => SyncError::Stopped,
+        let board = lock(&self.board);
+        match (board.failed.clone(), board.full.clone()) {
+            (Some(problem), _) => SyncError::Failed { dataset: self.id.clone(), problem },
+            (None, Some(problem)) => SyncError::Full { dataset: self.id.clone(), problem },
+            (None, None) => SyncError::Stopped,
         }
     }
 

@@ -53,9 +53,14 @@ pub(super) fn neighbours(local: &NodeId, peers: &BTreeSet<NodeId>) -> BTreeSet<N
 }
 
 impl Core {
+    /// The number of the turn that peers which are no neighbours have now.
+    pub(super) fn turn(&self) -> u64 {
+        self.clock.now().as_nanos() / u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Nodes that some dataset wants a stream to.
     fn wanted(&self) -> BTreeSet<NodeId> {
-        let turn = self.clock.now().as_nanos() / u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX);
+        let turn = self.turn();
         let mut wanted = BTreeSet::new();
         for dataset in self.all() {
             wanted.extend(dataset.wanted(&self.local, turn));

@@ -178,6 +178,12 @@ pub enum SyncError {
         /// This node's author.
         author: AuthorId,
     },
+    /// The settings say that the dataset keeps all entries.
+    #[error("{dataset} keeps all its entries: `prune` is false in its settings")]
+    KeepsAll {
+        /// The dataset.
+        dataset: DatasetId,
+    },
     /// The collection is one that this library keeps for itself.
     #[error(
         "the collection {collection} can't be written: names that begin with `mesh.` are kept for sync itself"

@@ -209,40 +209,33 @@ pub(super) async fn run(
 
 async fn write(core: &Core, link: &Link, sender: mpsc::Sender<Bytes>) -> Result<(), ServeError> {
     let mut closed = link.closed.subscribe();
+    let mut last_sent = core.clock.now();
     loop {
         let now = core.clock.now();
+        let ping_in = PING_EVERY.saturating_sub(now.since(last_sent));
         let (frame, wait) = match core.total_rate_wait(now) {
-            Some(wait) => (None, wait),
+            // Limits hold up what is large, never the sign of life: without it peers would give the stream up.
+            _ if ping_in.is_zero() => (Some(Frame::Ping.encode().into()), ping_in),
+            Some(wait) => (None, wait.min(ping_in)),
             None => {
                 let mut lanes = lock(&link.lanes);
-                match lanes.poll_next(now) {
-                    Some(turn) => (Some(turn.piece), Duration::ZERO),
-                    None => {
-                        (None, lanes.poll_timeout().map_or(PING_EVERY, |at| at.since(now).min(PING_EVERY)))
-                    }
-                }
+                let turn = lanes.poll_next(now).map(|turn| turn.piece);
+                (turn, lanes.poll_timeout().map_or(ping_in, |at| at.since(now).min(ping_in)))
             }
         };
-        let frame = match frame {
-            Some(frame) => frame,
-            None => {
-                tokio::select! {
-                    biased;
-                    over = closed.wait_for(Option::is_some) => {
-                        let reason = over.ok().and_then(|reason| reason.clone()).unwrap_or_default();
-                        let bye = link.packing.pack(&Frame::Bye(reason.clone()).encode());
-                        let _ = sender.try_send(bye.into());
-                        return Err(ServeError::Ended(reason));
-                    }
-                    () = link.ready.notified() => continue,
-                    () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {
-                        if wait < PING_EVERY {
-                            continue;
-                        }
-                        Frame::Ping.encode().into()
-                    }
+        let Some(frame) = frame else {
+            tokio::select! {
+                biased;
+                over = closed.wait_for(Option::is_some) => {
+                    let reason = over.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+                    let bye = link.packing.pack(&Frame::Bye(reason.clone()).encode());
+                    let _ = sender.try_send(bye.into());
+                    return Err(ServeError::Ended(reason));
                 }
+                () = link.ready.notified() => {}
+                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
             }
+            continue;
         };
         let packed = Bytes::from(link.packing.pack(&frame));
         core.note_sent(packed.len(), now);
@@ -256,6 +249,7 @@ async fn write(core: &Core, link: &Link, sender: mpsc::Sender<Bytes>) -> Result<
             // A clogged stream is given up all the same.
             _ = closed.wait_for(Option::is_some) => return Err(ServeError::Ended(link.reason())),
         }
+        last_sent = core.clock.now();
     }
 }
 

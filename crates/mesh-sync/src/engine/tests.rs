@@ -1,6 +1,7 @@
 //! Engines over streams in memory.
 
 pub(crate) mod bench;
+mod care;
 mod durable;
 #[cfg(feature = "rpc")]
 mod grpc;

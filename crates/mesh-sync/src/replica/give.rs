@@ -147,7 +147,7 @@ impl Replica {
     pub(super) fn give(&mut self, peer: &NodeId) {
         let window = self.config.window_bytes;
         let Some(taker) = self.peers.get_mut(peer) else { return };
-        let give = &mut taker.give;
+        let (connection, give) = (taker.connection, &mut taker.give);
         if give.has_given_all()
             && let Some((cursor, clean)) = give.caught.take()
         {
@@ -167,7 +167,7 @@ impl Replica {
                 let limit = ScanLimit { entries: FRAME_ENTRIES, bytes: FRAME_BYTES };
                 let from = stretch.from;
                 give.reading = true;
-                self.start(Work::Scan { from, limit }, Purpose::GiveScan { peer: peer.clone() });
+                self.start(Work::Scan { from, limit }, Purpose::GiveScan { peer: peer.clone(), connection });
                 return;
             }
             ids = give.next_items();
@@ -175,7 +175,7 @@ impl Replica {
         if !ids.is_empty() {
             give.reading = true;
             let work = Work::Read { ids: ids.clone(), bytes_max: FRAME_BYTES };
-            self.start(work, Purpose::GiveRead { peer: peer.clone(), ids });
+            self.start(work, Purpose::GiveRead { peer: peer.clone(), connection, ids });
         }
     }
 

@@ -43,7 +43,7 @@ pub use self::{
     job::{Done, Job, JobId, Work},
     message::{LIST_MAX, Listing, MESSAGE_BYTES_MAX, Message, Refusal, Verdict},
     open::Opened,
-    retire::{PRUNE_COLLECTION, PrunePlan, Retention},
+    retire::{PRUNE_COLLECTION, PrunePlan, Retention, Spent},
 };
 use self::{dice::Dice, intake::Intake, peer::Peer, retire::Retirement, wants::Wants};
 use crate::{
@@ -80,8 +80,8 @@ pub struct ReplicaOptions {
 enum Purpose {
     Verify(Vec<EntryId>),
     Commit { ids: Vec<EntryId>, cursors: Vec<(NodeId, crate::reconcile::Arrival)> },
-    GiveRead { peer: NodeId, ids: Vec<EntryId> },
-    GiveScan { peer: NodeId },
+    GiveRead { peer: NodeId, connection: u64, ids: Vec<EntryId> },
+    GiveScan { peer: NodeId, connection: u64 },
     Page { peer: NodeId, since: crate::reconcile::Arrival, bodies: bool },
     Boundary { peer: NodeId, ids: Vec<EntryId> },
     Vector,
@@ -207,6 +207,14 @@ impl Replica {
         self.pump();
     }
 
+    /// Says to whom there are to be connections now; to all peers, if it is never said. The others have their turn
+    /// later, and do not fall behind until then.
+    pub fn expect(&mut self, peers: &BTreeSet<NodeId>) {
+        for (name, peer) in &mut self.peers {
+            peer.expected = peers.contains(name);
+        }
+    }
+
     /// A connection to a peer stands. One that stood before counts as lost.
     pub fn handle_connected(&mut self, now: Now, peer: &NodeId) {
         self.now = now;
@@ -282,8 +290,13 @@ impl Replica {
                 self.on_inserted(ids, report);
                 self.on_cursors_durable(cursors);
             }
-            (Purpose::GiveRead { peer, ids }, Ok(Done::Read(found))) => self.on_read(&peer, ids, found),
-            (Purpose::GiveScan { peer }, Ok(Done::Scanned(found))) => self.on_scanned(&peer, found),
+            (Purpose::GiveRead { peer, connection, .. } | Purpose::GiveScan { peer, connection }, _)
+                if self.peers.get(&peer).is_none_or(|peer| peer.connection != connection) =>
+            {
+                // It was read for a connection that is gone, and what that was to be sent is forgotten.
+            }
+            (Purpose::GiveRead { peer, ids, .. }, Ok(Done::Read(found))) => self.on_read(&peer, ids, found),
+            (Purpose::GiveScan { peer, .. }, Ok(Done::Scanned(found))) => self.on_scanned(&peer, found),
             (Purpose::Page { peer, since, bodies }, Ok(Done::Arrivals(listed))) => {
                 self.on_arrivals(&peer, since, bodies, listed);
             }
@@ -304,7 +317,9 @@ impl Replica {
                 self.checkpoint = at;
             }
             // A reader that failed: whoever waits for it asks again.
-            (Purpose::GiveRead { peer, .. } | Purpose::GiveScan { peer }, Err(_)) => self.give_up_on(&peer),
+            (Purpose::GiveRead { peer, .. } | Purpose::GiveScan { peer, .. }, Err(_)) => {
+                self.give_up_on(&peer)
+            }
             (Purpose::Page { .. } | Purpose::Boundary { .. }, Err(_)) => {}
             (Purpose::Vector, Err(_)) => self.retirement.reading = false,
             (_, Err(error)) => {
@@ -479,6 +494,7 @@ impl Replica {
         for (name, cursor) in cursors {
             if let Some(peer) = self.peers.get_mut(&name) {
                 peer.follow.durable = Some(cursor);
+                peer.note_followed(cursor);
             }
         }
     }

@@ -18,8 +18,12 @@ const BROUGHT_MAX: usize = 4096;
 
 pub(super) struct Peer {
     pub(super) connected: bool,
+    /// Which connection it is, so that what was read for an earlier one is told apart.
+    pub(super) connection: u64,
     /// Whether pruning waits for it.
     pub(super) active: bool,
+    /// Whether there is to be a connection. If not, it counts as behind only if it was when there was to be one.
+    pub(super) expected: bool,
     pub(super) retired: bool,
     pub(super) heard: Instant,
     /// As of its last heartbeat.
@@ -41,6 +45,10 @@ pub(super) struct Peer {
     /// What it holds of each author.
     pub(super) confirmed: BTreeMap<AuthorId, AuthorSequence>,
     pub(super) has_confirmed: bool,
+    /// Where its arrivals stood when it was connected to, as soon as it has said so.
+    held_at_first: Option<Cursor>,
+    /// Whether all that it held then is held here.
+    gave_all: bool,
     /// Arrivals of ours that it brought on this connection, as first and last of each run; of too many runs the
     /// latest. What it brought is not listed to it.
     brought: VecDeque<(u64, u64)>,
@@ -54,7 +62,9 @@ impl Peer {
     pub(super) fn new(now: Instant, cursor: Option<Cursor>, active: bool) -> Self {
         Self {
             connected: false,
+            connection: 0,
             active,
+            expected: true,
             retired: false,
             heard: now,
             root: None,
@@ -71,6 +81,8 @@ impl Peer {
             entries_at: Instant::ZERO,
             confirmed: BTreeMap::new(),
             has_confirmed: false,
+            held_at_first: None,
+            gave_all: false,
             brought: VecDeque::new(),
             knows_orders: false,
             confirm_sent: None,
@@ -80,9 +92,11 @@ impl Peer {
     /// Batches are numbered from a random number on, so that answers for those of an earlier connection don't fit.
     pub(super) fn connect(&mut self, now: Instant, batch: u64) {
         self.connected = true;
+        self.connection = batch;
         self.give.batch = batch;
         // It may have come back with an older disk, and confirms anew.
         self.confirmed.clear();
+        (self.held_at_first, self.gave_all) = (None, false);
         self.heard = now;
         self.entries_at = Instant::ZERO;
     }
@@ -98,6 +112,28 @@ impl Peer {
         self.follow.interrupt();
         self.give = Give::default();
         self.settle = Settle::new(now);
+    }
+
+    /// It told what it holds; `same` if that is what is held here.
+    pub(super) fn note_root(&mut self, root: &Root, same: bool) {
+        self.held_at_first.get_or_insert(root.arrival);
+        self.gave_all |= same;
+        if let Some(cursor) = self.follow.durable {
+            self.note_followed(cursor);
+        }
+    }
+
+    /// It was followed up to here, durably.
+    pub(super) fn note_followed(&mut self, cursor: Cursor) {
+        self.gave_all |= self
+            .held_at_first
+            .is_some_and(|at| at.incarnation == cursor.incarnation && at.sequence <= cursor.sequence);
+    }
+
+    /// Up to which number it holds an author's entries, as far as that counts.
+    pub(super) fn confirms(&self, author: &AuthorId) -> AuthorSequence {
+        let confirmed = self.confirmed.get(author).filter(|_| self.gave_all);
+        confirmed.copied().unwrap_or_default()
     }
 
     /// It brought what arrived here with this number. Numbers only grow.

@@ -6,6 +6,9 @@
 //! is enough. Each replica that commits it removes what is at or below the watermarks, and refuses it from then on,
 //! whoever brings it. The order to do so is durable together with the prune itself.
 //!
+//! What a peer has confirmed counts once all is held here that it held when it was connected to. Otherwise it might
+//! bring an old write that nobody has seen to a document whose deletion has just gone, and the document would be back.
+//!
 //! Confirmations are not durable, and end with a connection: a peer may come back with an older disk, and what it has
 //! confirmed before would be worth nothing. So after a restart pruning waits until all active peers have confirmed
 //! anew, a look or two after they are connected.
@@ -17,6 +20,7 @@ use mesh_core::{Instant, NodeId, WallTime};
 use super::{Message, Now, Purpose, Replica, SyncEvent, Work, open};
 use crate::{
     EntryId, Item,
+    documents::Worth,
     entry::{AuthorId, AuthorSequence, Collection, Draft, Entry, Kind},
     planted::PlantedBug,
     store::{Head, PrunedEntry},
@@ -94,8 +98,9 @@ pub struct PrunePlan {
 
 /// Says how far an author's entries may go, by what they are worth.
 ///
-/// What was overwritten is worth nothing; a tombstone is kept for a time. What is to go ends before the first entry
-/// that is still of use.
+/// What was overwritten is worth nothing; a tombstone is kept for a time, and for as long as older writes of others to
+/// its document are held, which would come to light without it. What is to go ends before the first entry that is still
+/// of use.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     now: WallTime,
@@ -109,28 +114,63 @@ impl Retention {
     }
 
     /// The number up to which entries may go. `entries` are those of one author in the order of their numbers, from
-    /// the first that is there; `is_last_write` tells whether one is the last write to its document.
+    /// the first that is there; `worth` tells what one is to its document.
     pub fn watermark<'e>(
         &self,
         entries: impl IntoIterator<Item = &'e Entry>,
-        mut is_last_write: impl FnMut(&Entry) -> bool,
+        mut worth: impl FnMut(&Entry) -> Worth,
     ) -> Option<AuthorSequence> {
-        let mut spent = |entry: &Entry| {
-            let age = self.now.0.saturating_sub(entry.hlc().wall().0);
-            let old = Duration::from_millis(age) >= self.tombstones;
-            !is_last_write(entry) || (entry.kind() == Kind::Delete && old)
-        };
-        // An author may have given one number to several entries: they go together or not at all.
-        let (mut below, mut current) = (None, None);
+        let mut spent = Spent::new(*self);
         for entry in entries {
-            if current != Some(entry.sequence()) {
-                (below, current) = (current, Some(entry.sequence()));
-            }
-            if !spent(entry) {
-                return below;
+            if !spent.take(entry, worth(entry)) {
+                break;
             }
         }
-        current
+        spent.watermark()
+    }
+
+    fn is_spent(&self, entry: &Entry, worth: Worth) -> bool {
+        let age = self.now.0.saturating_sub(entry.hlc().wall().0);
+        let is_old = Duration::from_millis(age) >= self.tombstones;
+        match worth {
+            Worth::Overwritten => true,
+            Worth::Current => entry.kind() == Kind::Delete && is_old,
+            Worth::Needed => false,
+        }
+    }
+}
+
+/// Finds out how far an author's entries may go, one after the other. Nothing of them is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    retention: Retention,
+    /// An author may have given one number to several entries: they go together or not at all.
+    below: Option<AuthorSequence>,
+    current: Option<AuthorSequence>,
+    is_over: bool,
+}
+
+impl Spent {
+    /// Before the first entry.
+    pub const fn new(retention: Retention) -> Self {
+        Self { retention, below: None, current: None, is_over: false }
+    }
+
+    /// Looks at the next one, in the order of their numbers. `false` if it stays, and all after it.
+    pub fn take(&mut self, entry: &Entry, worth: Worth) -> bool {
+        if self.is_over {
+            return false;
+        }
+        if self.current != Some(entry.sequence()) {
+            (self.below, self.current) = (self.current, Some(entry.sequence()));
+        }
+        self.is_over = !self.retention.is_spent(entry, worth);
+        !self.is_over
+    }
+
+    /// The number up to which entries may go, if all entries were given or one stays.
+    pub fn watermark(&self) -> Option<AuthorSequence> {
+        if self.is_over { self.below } else { self.current }
     }
 }
 
@@ -139,8 +179,7 @@ impl Replica {
     pub fn confirmed(&self, author: &AuthorId) -> AuthorSequence {
         let own = self.retirement.heads.get(author).map_or(AuthorSequence(0), |(sequence, _)| *sequence);
         let active = self.peers.values().filter(|peer| peer.active);
-        let theirs = active.map(|peer| peer.confirmed.get(author).copied().unwrap_or_default());
-        theirs.fold(own, AuthorSequence::min)
+        active.map(|peer| peer.confirms(author)).fold(own, AuthorSequence::min)
     }
 
     /// A prune up to `wanted`, as far as all active peers have confirmed it. Let `author` sign it, one of those whose
@@ -160,9 +199,7 @@ impl Replica {
             let confirmed =
                 if self.planted.has(PlantedBug::PruneUnconfirmed) { *sequence } else { confirmed };
             if confirmed < *sequence {
-                let behind = |peer: &&super::peer::Peer| {
-                    peer.active && peer.confirmed.get(of).copied().unwrap_or_default() < *sequence
-                };
+                let behind = |peer: &&super::peer::Peer| peer.active && peer.confirms(of) < *sequence;
                 let names = self.peers.iter().filter(|(_, peer)| behind(peer)).map(|(name, _)| name.clone());
                 held_up_by.extend(names);
             }
@@ -331,6 +368,9 @@ impl Replica {
             if std::mem::take(&mut peer.lagging) {
                 self.out.events.push_back(SyncEvent::PeerCaughtUp { peer: name.clone() });
             }
+            return;
+        }
+        if !peer.connected && !peer.expected && peer.behind_since.is_none() {
             return;
         }
         let behind = now.since(*peer.behind_since.get_or_insert(now));

@@ -87,6 +87,7 @@ impl Replica {
         sender.root = Some(root);
         sender.root_at = Some(now);
         sender.followed = followed;
+        sender.note_root(&root, same);
         let begins = same && !std::mem::replace(&mut sender.in_sync, same);
         let settle = &mut sender.settle;
         if same {

@@ -38,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) forget_stamps: bool,
     /// One node's clock is so far ahead.
     pub(crate) ahead_ms: u64,
+    /// A node is retired while others go on.
+    pub(crate) retires: bool,
     /// Only connections are cut; nobody crashes.
     pub(crate) only_cuts: bool,
     pub(crate) config: ReplicaConfig,
@@ -87,6 +89,7 @@ impl Options {
             flips_permille: if rng.bool() { 20 } else { 0 },
             clocks_jump: rng.bool(),
             forget_stamps: false,
+            retires: seed % 7 == 5,
             only_cuts: false,
             config,
         }
@@ -106,6 +109,7 @@ impl Options {
             late_ms: 0,
             flips_permille: 0,
             clocks_jump: false,
+            retires: false,
             only_cuts,
             config: ReplicaConfig::default(),
             ..picked

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_sync::{
     EntryId,
+    documents::{Documents, Version},
     entry::{AuthorId, AuthorSequence, Entry, Kind, Verified},
     reconcile,
-    store::EntryStore,
+    store::{EntryStore, ScanLimit},
 };
 
 /// What is known of one dataset, over all nodes and runs.
@@ -16,6 +17,8 @@ pub(crate) struct Rules {
     pub(crate) all: BTreeMap<EntryId, Verified>,
     /// What clients were told is durable.
     told: BTreeSet<EntryId>,
+    /// What was ever durable somewhere.
+    committed: BTreeSet<EntryId>,
     /// What went with a disk that was replaced by an older copy, before anybody else had it.
     excused: BTreeSet<EntryId>,
     /// Prunes that were signed, whether or not they became durable.
@@ -74,7 +77,11 @@ impl Rules {
         Ok(())
     }
 
-    pub(crate) fn on_committed(&self, store: &dyn EntryStore, entries: &[Verified]) -> Result<(), Broken> {
+    pub(crate) fn on_committed(
+        &mut self,
+        store: &dyn EntryStore,
+        entries: &[Verified],
+    ) -> Result<(), Broken> {
         for entry in entries {
             let parents: Vec<EntryId> = entry.parents().collect();
             for (parent, held) in parents.iter().zip(store.has(&parents).expect("reads")) {
@@ -85,6 +92,7 @@ impl Rules {
             if self.all.get(&entry.id()) != Some(entry) {
                 return Err(("nothing is stored that nobody signed", entry.id().to_string()));
             }
+            self.committed.insert(entry.id());
         }
         Ok(())
     }
@@ -114,8 +122,26 @@ impl Rules {
             let of_author = store.by_author(author, AuthorSequence::FIRST, usize::MAX).expect("reads");
             for one in of_author.iter().filter(|one| one.sequence <= *up_to) {
                 let entry = &self.all[&one.item.id];
-                if entry.kind() == Kind::Delete && self.is_last_write(entry, store) && young(entry) {
+                if entry.collection().is_reserved() || !self.is_last_write(entry, store) {
+                    continue;
+                }
+                if entry.kind() != Kind::Delete {
+                    return Err(("a value that counts is not pruned", entry.id().to_string()));
+                }
+                if young(entry) {
                     return Err(("a tombstone is kept for its time", entry.id().to_string()));
+                }
+                let goes = |other: &Entry| {
+                    let up_to = watermarks.iter().find(|(of, _)| *of == other.author());
+                    up_to.is_some_and(|(_, up_to)| other.sequence() <= *up_to)
+                };
+                let hidden = |other: &&Verified| {
+                    is_of_one(other, entry) && other.item() < entry.item() && !goes(other)
+                };
+                let mut older = self.all.values().filter(hidden);
+                if let Some(left) = older.find(|left| store.has(&[left.id()]).expect("reads")[0]) {
+                    let text = format!("{} hides {}", entry.id(), left.id());
+                    return Err(("a deletion is not pruned before what it deletes", text));
                 }
             }
             let ordered = self.ordered.entry(*author).or_default();
@@ -126,8 +152,7 @@ impl Rules {
 
     fn is_last_write(&self, entry: &Entry, store: &dyn EntryStore) -> bool {
         let same = |other: &&Verified| {
-            other.collection() == entry.collection()
-                && other.key() == entry.key()
+            is_of_one(other, entry)
                 && other.item() > entry.item()
                 && store.has(&[other.id()]).expect("reads")[0]
         };
@@ -151,4 +176,31 @@ impl Rules {
         }
         Ok(())
     }
+
+    /// Each document has the value that was written last of all that was ever durable, pruned or not.
+    pub(crate) fn documents_at_the_end(&self, store: &dyn EntryStore) -> Result<(), Broken> {
+        let (mut expected, mut found) = (Documents::new(), Documents::new());
+        for id in &self.committed {
+            expected.apply(&self.all[id]);
+        }
+        let limit = ScanLimit { entries: usize::MAX, bytes: usize::MAX };
+        for stored in store.scan(std::ops::Bound::Unbounded, limit).expect("reads") {
+            found.apply(&stored.entry);
+            // A crash right after a commit leaves nobody who would have told.
+            expected.apply(&stored.entry);
+        }
+        let item = |version: Option<&Version>| version.map(|version| version.item);
+        for (key, last) in expected.versions().filter(|(key, _)| !key.collection.is_reserved()) {
+            if item(found.get(key)) != item(Some(last)).filter(|_| !last.is_tombstone()) {
+                let text = format!("{key:?} should have {last:?}, and has {:?}", found.get(key));
+                return Err(("a document has its last value", text));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two entries write to the same document.
+fn is_of_one(one: &Entry, other: &Entry) -> bool {
+    one.collection() == other.collection() && one.key() == other.key()
 }

@@ -120,6 +120,12 @@ impl Actor {
 
     /// Calls `told` once all changes to records up to now are durable.
     pub(in crate::engine) fn when_written(&mut self, told: impl FnOnce() + Send + 'static) {
+        let board = lock(&self.dataset.board);
+        if board.failed.is_some() || board.full.is_some() {
+            // Whoever waits learns why from the board. Where there is room again, the change is written then.
+            return;
+        }
+        drop(board);
         self.book_waiters.push(Box::new(told));
     }
 

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_core::NodeId;
 
-use crate::engine::{Change, EngineEvent, SyncError, core::lock};
+use crate::engine::{Change, DocumentHead, EngineEvent, SyncError, core::lock};
 use crate::{
+    documents::DocumentKey,
     entry::{Kind, Verified},
     replica::SyncEvent,
     state::{Round, RoundEnd},
@@ -35,6 +36,9 @@ impl Actor {
             }
             SyncEvent::Pruned { removed, watermarks } => {
                 self.dataset.view.forget(&watermarks);
+                if let Some((_, up_to)) = watermarks.iter().find(|(author, _)| *author == self.core.author) {
+                    self.go_on_behind(*up_to);
+                }
                 lock(&self.dataset.board).prune_digest = self.replica.prune_digest();
                 self.core.tell(EngineEvent::Pruned { dataset, removed });
             }
@@ -115,11 +119,17 @@ impl Actor {
     pub(super) fn on_committed(&mut self, entries: &[Verified]) {
         for entry in entries {
             self.core.note_stamp(entry.hlc());
+            if entry.author() == self.core.author {
+                // From before the disk was restored, or the store lost: those numbers are taken.
+                self.go_on_behind(entry.sequence());
+            }
         }
         let changes: Vec<Change> = self.dataset.view.apply(entries);
         for change in &changes {
             if change.document.version.kind == Kind::Blob {
-                self.want_blob(change.document.version.item.id, &change.payload);
+                let DocumentHead { collection, key, version } = &change.document;
+                let document = DocumentKey { collection: collection.clone(), key: key.clone() };
+                self.want_blob(document, version.item.id, &change.payload);
             }
         }
         if !changes.is_empty() && self.dataset.changes.receiver_count() > 0 {

@@ -40,6 +40,8 @@ const DELIVERY_BYTES: u64 = 4 << 20;
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(15);
 /// How often what has no deadline of its own is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Least time between two looks at timers.
+const TIMER_PAUSE: Duration = Duration::from_millis(1);
 /// Rounds with one peer that end equal are remembered at most this often.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
 /// How often what scrapes read is brought up to date.
@@ -125,6 +127,8 @@ pub(in crate::engine) struct Actor {
     absent: Vec<NodeId>,
     next_board: Instant,
     next_minute: Instant,
+    /// When timers were looked at last.
+    looked_at: Instant,
     stopping: bool,
 }
 
@@ -161,6 +165,7 @@ impl Actor {
             absent: Vec::new(),
             next_board,
             next_minute,
+            looked_at: next_board,
             stopping: false,
         }
     }
@@ -179,6 +184,11 @@ impl Actor {
                 break;
             }
             let wait = self.wait();
+            if wait.is_zero() && !self.stopping {
+                // However much comes in, timers have their turn.
+                self.on_time();
+                continue;
+            }
             tokio::select! {
                 Some(ended) = self.jobs.join_next() => match ended {
                     Ok(ended) => self.on_ended(ended),
@@ -194,17 +204,20 @@ impl Actor {
         tracing::debug!(dataset = %self.dataset.id, "dataset closed");
     }
 
+    /// Until timers are to be looked at; zero if they are due.
     fn wait(&self) -> Duration {
         let now = self.core.clock.now();
         let watched = !self.deliveries.is_empty() || !self.observers.is_empty();
         let most = if watched { LOOK_EVERY } else { Duration::from_millis(500) };
-        let due = self.replica.poll_timeout().map_or(most, |due| due.since(now));
-        // A timer that is due already lets others run first.
-        due.min(most).max(Duration::from_millis(1))
+        let latest = self.looked_at + most;
+        let due = self.replica.poll_timeout().map_or(latest, |due| due.min(latest));
+        // A timer that is due already lets others run first, for a moment.
+        due.max(self.looked_at + TIMER_PAUSE).since(now)
     }
 
     fn on_time(&mut self) {
         let now = self.core.now();
+        self.looked_at = now.at;
         self.look_at_links();
         self.replica.handle_timeout(now);
         if now.at >= self.next_board {

@@ -121,6 +121,7 @@ impl Actor {
 
     pub(super) fn note_absent(&mut self) {
         let wanted = self.dataset.neighbours(&self.core.local);
+        self.replica.expect(&self.dataset.wanted(&self.core.local, self.core.turn()));
         self.absent = wanted.into_iter().filter(|peer| !self.links.contains_key(peer)).collect();
     }
 

@@ -103,14 +103,17 @@ impl Actor {
         match self.submit(entries, Waiter::Entries(waiter)) {
             Err((Waiter::Entries(waiter), error)) => drop(waiter.send(Err(error))),
             Err(_) => {}
-            // Entries of our own key that were made elsewhere: go on behind them.
-            Ok(()) => {
-                if let Some(next) = entries_of_us.and_then(AuthorSequence::next)
-                    && self.author.next_sequence().is_some_and(|ours| ours < next)
-                {
-                    self.author = Author::new(self.core.key.clone(), self.dataset.id.clone(), next);
-                }
-            }
+            // Entries of our own key that were made elsewhere.
+            Ok(()) => entries_of_us.into_iter().for_each(|highest| self.go_on_behind(highest)),
+        }
+    }
+
+    /// The next entry that is signed here has a number behind this one, which is taken.
+    pub(super) fn go_on_behind(&mut self, taken: AuthorSequence) {
+        if let Some(next) = taken.next()
+            && self.author.next_sequence().is_some_and(|ours| ours < next)
+        {
+            self.author = Author::new(self.core.key.clone(), self.dataset.id.clone(), next);
         }
     }
 
@@ -126,6 +129,9 @@ impl Actor {
         }
         if let Some(full) = self.no_room() {
             return Err((waiter, full));
+        }
+        if let Some(problem) = lock(&self.dataset.board).failed.clone() {
+            return Err((waiter, SyncError::Failed { dataset: self.dataset.id.clone(), problem }));
         }
         match self.replica.submit(self.core.now(), entries.clone()) {
             Ok(submission) => {

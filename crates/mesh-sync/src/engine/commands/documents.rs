@@ -14,7 +14,10 @@ use crate::engine::{
 use crate::{
     EntryId,
     documents::{Conflict, DocumentKey},
-    entry::{Collection, DatasetId, Draft, Entry, Outcome, PAYLOAD_BYTES_MAX, Rejection, Verified},
+    entry::{
+        Admission, Admitted, Collection, DatasetId, Draft, Entry, Outcome, PAYLOAD_BYTES_MAX, Rejection,
+        Verified,
+    },
 };
 
 use super::{blocking, store_error};
@@ -60,13 +63,21 @@ impl Core {
     ) -> Result<Vec<Outcome>, SyncError> {
         let front = self.dataset(dataset)?;
         let checked = verify_on_all_cores(entries).await;
+        // What is ahead of time would take this node's clock with it, and peers would refuse what it writes then.
+        let (admission, wall) = (Admission::new(self.config.admission()), self.clock.wall());
+        let admitted = |entry: Verified| {
+            let early = admission.check(wall, entry.hlc()).err().and_then(Admitted::outcome);
+            early.map_or(Ok(entry), Err)
+        };
+        let refused = |error| Outcome::Rejected(Rejection::Signature(error));
+        let checked: Vec<Result<Verified, Outcome>> =
+            checked.into_iter().map(|checked| checked.map_err(refused).and_then(admitted)).collect();
         let good: Vec<Verified> = checked.iter().flatten().cloned().collect();
         let stored = front.ask(move |actor, told| actor.take(good, told)).await??;
         let mut stored = stored.into_iter();
-        let outcome = |checked| match checked {
-            // There is an outcome for each that was given.
-            Ok(_) => stored.next().unwrap_or(Outcome::Duplicate),
-            Err(error) => Outcome::Rejected(Rejection::Signature(error)),
+        // There is an outcome for each that was given.
+        let outcome = |checked: Result<_, _>| {
+            checked.map_or_else(|refused| refused, |_| stored.next().unwrap_or(Outcome::Duplicate))
         };
         Ok(checked.into_iter().map(outcome).collect())
     }

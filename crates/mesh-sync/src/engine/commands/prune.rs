@@ -12,9 +12,10 @@ use crate::engine::{
     dataset::{Dataset, tell},
 };
 use crate::{
-    documents::DocumentKey,
+    EntryId,
+    documents::{DocumentKey, Worth},
     entry::{AuthorId, AuthorSequence, Collection, DatasetId, Entry, Verified},
-    replica::{PRUNE_COLLECTION, Retention},
+    replica::{PRUNE_COLLECTION, Retention, Spent},
     store::StoreError,
 };
 
@@ -22,8 +23,8 @@ use super::{blocking, store_error};
 
 /// Authors that are read together.
 const AUTHORS_MAX: usize = 1000;
-/// Entries of one author that one prune looks at.
-const PRUNE_LOOK_MAX: usize = 4096;
+/// Entries that are read together.
+const READ_MAX: usize = 64;
 
 impl Core {
     pub(in crate::engine) async fn prune(
@@ -36,9 +37,13 @@ impl Core {
             return Err(SyncError::NoPruner { author });
         }
         let front = self.viewed(dataset).await?;
+        if !front.config.prune {
+            return Err(SyncError::KeepsAll { dataset: dataset.clone() });
+        }
         let (reading, wall) = (Arc::clone(&front), self.clock.wall());
         let retention = front.ask(move |actor, told| tell(told, actor.replica.retention(wall))).await?;
-        let spent = blocking(move || spent(&reading, retention)).await?.map_err(store_error(dataset))?;
+        let spent = blocking(move || spent(&reading, retention, &author)).await?;
+        let spent = spent.map_err(store_error(dataset))?;
         let wanted: Vec<_> = spent.iter().map(|spent| (spent.author, spent.up_to)).collect();
         let plan =
             front.ask(move |actor, told| tell(told, actor.replica.plan_prune(&author, &wanted))).await?;
@@ -74,7 +79,8 @@ pub(in crate::engine) async fn run(core: Arc<Core>) {
             () = stopped(&mut stop) => return,
             () = tokio::time::sleep(every) => {}
         }
-        for dataset in core.dataset_names() {
+        let prunable = core.all().into_iter().filter(|front| front.config.prune);
+        for dataset in prunable.map(|front| front.id.clone()) {
             let pruned = tokio::select! {
                 () = stopped(&mut stop) => return,
                 pruned = core.prune(&dataset, false) => pruned,
@@ -117,52 +123,100 @@ pub(in crate::engine) fn held(
     front: &Dataset,
     pruners: &BTreeSet<AuthorId>,
 ) -> Result<Vec<Verified>, StoreError> {
-    let collection = Collection::new(PRUNE_COLLECTION).expect("it is a valid name");
-    let newest: Vec<_> = {
-        let documents = front.view.read();
-        let by = |pruner: &AuthorId| {
-            let key = Bytes::copy_from_slice(pruner.as_bytes());
-            let last = documents.last_write(&DocumentKey { collection: collection.clone(), key });
-            last.map(|version| version.item.id)
-        };
-        pruners.iter().filter_map(by).collect()
-    };
+    let mut newest = Vec::new();
+    for pruner in pruners {
+        let document = document_of(pruner);
+        let last = front.view.read().last_write(&document).copied();
+        match last {
+            None => {}
+            Some(last) if last.author == *pruner => newest.push(last.item.id),
+            // Somebody else wrote where the pruner's orders are: among its own entries there may be one.
+            Some(_) => newest.extend(newest_by(front, pruner)?),
+        }
+    }
     Ok(front.store.get(&newest)?.into_iter().flatten().map(|stored| stored.entry).collect())
 }
 
+fn document_of(pruner: &AuthorId) -> DocumentKey {
+    let collection = Collection::new(PRUNE_COLLECTION).expect("it is a valid name");
+    DocumentKey { collection, key: Bytes::copy_from_slice(pruner.as_bytes()) }
+}
+
+fn newest_by(front: &Dataset, pruner: &AuthorId) -> Result<Option<EntryId>, StoreError> {
+    let (mut newest, mut from) = (None, Some(AuthorSequence::FIRST));
+    while let Some(first) = from {
+        let listed = front.store.by_author(pruner, first, READ_MAX)?;
+        let ids: Vec<EntryId> = listed.iter().map(|one| one.item.id).collect();
+        let entries = front.store.get(&ids)?.into_iter().flatten().map(|stored| stored.entry);
+        let orders = entries.filter(|entry| entry.collection().as_str() == PRUNE_COLLECTION);
+        newest = orders.last().map(|entry| entry.id()).or(newest);
+        from = listed.last().filter(|_| listed.len() == READ_MAX).and_then(|last| last.sequence.next());
+    }
+    Ok(newest)
+}
+
 /// How far an author's entries are worth nothing any more.
-struct Spent {
+struct Wanted {
     author: AuthorId,
     pruned: AuthorSequence,
     up_to: AuthorSequence,
+    /// Whether some of it is more than orders to prune.
+    is_news: bool,
 }
 
-fn spent(front: &Dataset, retention: Retention) -> Result<Vec<Spent>, StoreError> {
-    let (mut spent, mut after) = (Vec::new(), None);
+fn spent(front: &Dataset, retention: Retention, own: &AuthorId) -> Result<Vec<Wanted>, StoreError> {
+    let (mut wanted, mut after) = (Vec::new(), None);
     loop {
         let page = front.store.vector(after.as_ref(), AUTHORS_MAX)?;
-        let Some((last, _)) = page.last() else { return Ok(spent) };
+        let Some((last, _)) = page.last() else { break };
         after = Some(*last);
         for (author, head) in &page {
-            let Some(from) = head.pruned.next() else { continue };
-            let listed = front.store.by_author(author, from, PRUNE_LOOK_MAX)?;
-            let mut entries = Vec::new();
-            for ids in listed.chunks(64) {
-                let ids: Vec<_> = ids.iter().map(|authored| authored.item.id).collect();
-                entries.extend(front.store.get(&ids)?.into_iter().flatten().map(|stored| stored.entry));
-                let last_is_spent = entries.last().is_some_and(|entry| !is_last_write(front, entry));
-                if !last_is_spent {
-                    break;
-                }
-            }
-            let entries = entries.iter().map(|entry| &**entry);
-            let watermark = retention.watermark(entries, |entry| is_last_write(front, entry));
-            spent.extend(watermark.map(|up_to| Spent { author: *author, pruned: head.pruned, up_to }));
+            wanted.extend(spent_of(front, retention, author, head.pruned)?);
         }
     }
+    // A pruner's own orders follow one another, and each makes the one before worth nothing: that alone is no reason
+    // for the next one, or there would be no end.
+    let is_news = wanted.iter().any(|wanted| wanted.author != *own || wanted.is_news);
+    Ok(if is_news { wanted } else { Vec::new() })
 }
 
-fn is_last_write(front: &Dataset, entry: &Entry) -> bool {
+fn spent_of(
+    front: &Dataset,
+    retention: Retention,
+    author: &AuthorId,
+    pruned: AuthorSequence,
+) -> Result<Option<Wanted>, StoreError> {
+    let (mut spent, mut is_news, mut limit) = (Spent::new(retention), false, READ_MAX);
+    let mut from = pruned.next();
+    'pages: while let Some(first) = from {
+        let listed = front.store.by_author(author, first, limit)?;
+        let is_end = listed.len() < limit;
+        let last = listed.last().map(|last| last.sequence);
+        // A number that several entries share is not parted: the last one of a full page is read again.
+        let whole = listed.iter().filter(|one| is_end || Some(one.sequence) != last);
+        let ids: Vec<EntryId> = whole.map(|one| one.item.id).collect();
+        if ids.is_empty() && !is_end {
+            limit *= 2;
+            continue;
+        }
+        for stored in front.store.get(&ids)?.into_iter().flatten() {
+            let entry = &stored.entry;
+            if !spent.take(entry, worth(front, entry)) {
+                break 'pages;
+            }
+            is_news |= !entry.collection().is_reserved();
+        }
+        from = last.filter(|_| !is_end);
+    }
+    Ok(spent.watermark().map(|up_to| Wanted { author: *author, pruned, up_to, is_news }))
+}
+
+/// An order is overwritten by a later one of its author; what others write to its document does not count.
+fn worth(front: &Dataset, entry: &Entry) -> Worth {
     let documents = front.view.read();
-    documents.last_write(&DocumentKey::of(entry)).is_some_and(|version| version.item.id == entry.id())
+    let last = documents.last_write(&DocumentKey::of(entry));
+    match entry.collection().is_reserved() && last.is_some_and(|last| last.author != entry.author()) {
+        true => Worth::Needed,
+        false => documents.worth(entry),
+    }
 }

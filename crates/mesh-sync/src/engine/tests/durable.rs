@@ -179,6 +179,47 @@ async fn a_dry_run_prunes_nothing_and_names_who_holds_it_up() {
     }
 }
 
+/// A deletion that is old enough stays while an older write of somebody else is held: with it gone, the document would
+/// be back at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_stays_for_as_long_as_it_hides_what_others_wrote() {
+    let (network, disk) = (MemoryNetwork::default(), Disk::default());
+    let settings = || SyncConfig { tombstone_retention: Duration::ZERO, ..config(Access::Cluster) };
+    let a = start(&network, 1, settings(), &disk).await;
+    let b = start(&network, 2, settings(), &Disk::default()).await;
+    for engine in [&a, &b] {
+        engine.handle().set_peers(peers(&[1, 2]));
+    }
+    let (sync, other) = (a.handle(), b.handle());
+    other.put(&notes(), &list(), "stays", "for ever").await.expect("written");
+    other.put(&notes(), &list(), "key", "1").await.expect("written");
+    has(&sync, "key", "1").await;
+    sync.delete(&notes(), &list(), "key").await.expect("deleted");
+    sync.put(&notes(), &list(), "late", "1").await.expect("written");
+    sync.put(&notes(), &list(), "late", "2").await.expect("written");
+    has(&other, "late", "2").await;
+    // The second write is overwritten by the third, and what is before it is the deletion.
+    until(|| async { other.prune(&notes(), true).await.expect("a look").held_up_by.is_empty() }).await;
+    let report = sync.prune(&notes(), false).await.expect("may prune");
+    assert_eq!((report.entries, report.ordered_by), (0, None), "{report:?}");
+    network.remove(&node(1));
+    drop(sync);
+    soon(a.shutdown()).await;
+
+    let a = start(&network, 1, settings(), &disk).await;
+    a.handle().set_peers(peers(&[1, 2]));
+    assert_eq!(value(&a.handle(), "key").await, None);
+    // Once its author has nothing to say there any more, both go, one after the other.
+    other.put(&notes(), &list(), "stays", "changed").await.expect("written");
+    has(&a.handle(), "stays", "changed").await;
+    until(|| async {
+        a.handle().prune(&notes(), false).await.expect("may prune");
+        a.handle().status().await.datasets[0].authors.iter().all(|author| author.pruned >= AuthorSequence(2))
+    })
+    .await;
+    assert_eq!(value(&a.handle(), "key").await, None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_may_prune_does_so_by_itself() {
     let network = MemoryNetwork::default();

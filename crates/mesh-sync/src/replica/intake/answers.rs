@@ -17,7 +17,10 @@ impl Replica {
     /// Tells everybody who waits for it what became of an entry.
     pub(super) fn settle_as(&mut self, id: EntryId, outcome: &Outcome, busy: Option<Verdict>) {
         let Some(staged) = self.intake.staged.remove(&id) else { return };
-        self.intake.bytes -= staged.bytes;
+        match &staged.from {
+            Some(_) => self.intake.bytes -= staged.bytes,
+            None => self.intake.submitted_bytes -= staged.bytes,
+        }
         if let Some(sender) = staged.from.as_ref().and_then(|from| self.peers.get_mut(from)) {
             sender.intake_bytes = sender.intake_bytes.saturating_sub(staged.bytes);
         }

@@ -25,8 +25,9 @@ const WAITERS_MAX: usize = 16;
 const SETTLED_MAX: usize = 16_384;
 /// One peer's entries that wait for parents have one of so many shares of the room.
 const ORPHAN_SHARES: usize = 4;
-/// Entries of submissions that are on their way; further ones are refused.
+/// Entries of submissions that are on their way, and their bytes; further ones are refused.
 const SUBMITTED_MAX: usize = 65_536;
+const SUBMITTED_BYTES_MAX: usize = 64 << 20;
 
 /// Why entries were not taken. None of them was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,14 @@ pub enum SubmitError {
     /// Too much is on its way to the disk. Try again when some of it is there.
     #[error("{waiting} entries wait for the disk, at most {max} may")]
     Full {
+        /// How many wait.
+        waiting: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The same by bytes.
+    #[error("entries of {waiting} bytes wait for the disk, at most {max} bytes may")]
+    FullBytes {
         /// How many wait.
         waiting: usize,
         /// The limit.
@@ -92,6 +101,8 @@ pub(super) struct Intake {
     batches: BTreeMap<(NodeId, u64), Open<Verdict>>,
     submissions: BTreeMap<SubmissionId, Open<Outcome>>,
     submitted: usize,
+    /// Bytes of staged entries that nobody sent. Those of peers have a room of their own.
+    submitted_bytes: usize,
     next_submission: u64,
     /// Ids that are not held and need not be, such as pruned ones. Not those of bad signatures: another peer may
     /// have a good one.

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use mesh_core::NodeId;
 
-use super::{Open, SUBMITTED_MAX, Stage, Staged, SubmitError, WAITERS_MAX, Waiter, verdict};
+use super::{
+    Open, SUBMITTED_BYTES_MAX, SUBMITTED_MAX, Stage, Staged, SubmitError, WAITERS_MAX, Waiter, verdict,
+};
 use crate::{
     EntryId,
     entry::{Entry, Outcome, Rejection, SignatureError, Verified},
@@ -25,6 +27,11 @@ impl Replica {
         }
         if self.intake.submitted + entries.len() > SUBMITTED_MAX {
             return Err(SubmitError::Full { waiting: self.intake.submitted, max: SUBMITTED_MAX });
+        }
+        // One submission of any length is taken, or none could be that is longer than the room.
+        let waiting = self.intake.submitted_bytes;
+        if waiting >= SUBMITTED_BYTES_MAX {
+            return Err(SubmitError::FullBytes { waiting, max: SUBMITTED_BYTES_MAX });
         }
         self.intake.next_submission += 1;
         let id = SubmissionId(self.intake.next_submission);
@@ -51,7 +58,7 @@ impl Replica {
             return None;
         }
         let bytes = entry.encoded().len();
-        self.intake.bytes += bytes;
+        self.intake.submitted_bytes += bytes;
         self.intake.ready.insert(item);
         self.intake.ready_local.insert(item);
         let staged = Staged { stage: Stage::Ready(entry), from: None, bytes, waiters: vec![waiter] };

@@ -1,7 +1,10 @@
 //! What everybody has goes, and does not come back.
 
 use super::*;
-use crate::entry::{Kind, Outcome, Rejection};
+use crate::{
+    documents::Worth,
+    entry::{Kind, Outcome, Rejection},
+};
 
 fn prune(group: &mut Loop, at: usize, pruner: &mut Author, of: &Author, up_to: u64) -> bool {
     let wanted = [(of.id(), AuthorSequence(up_to))];
@@ -32,6 +35,31 @@ fn nothing_goes_before_all_active_peers_have_confirmed_it() {
     trio.seconds(5);
     assert_eq!(trio.nodes[0].replica.root().count, 11);
     assert_eq!(trio.nodes[1].replica.root().count, 11);
+}
+
+/// What it has yet to give may be an old write to a document whose deletion is about to go.
+#[test]
+fn what_a_peer_confirms_counts_once_all_that_it_held_is_here() {
+    let mut pair = Loop::new(2);
+    let (mut one, pruner) = (author(1), author(PRUNER));
+    pair.submit(0, chain(&mut one, 4, EPOCH));
+    pair.seconds(15);
+    let (now, own) = (pair.now, pair.nodes[0].replica.root());
+    let replica = &mut pair.nodes[0].replica;
+    let mut more = own;
+    (more.count, more.arrival) = (own.count + 1, crate::reconcile::Arrival { incarnation: 7, sequence: 5 });
+    more.hash.0 ^= 1;
+    replica.add_peer(now, &name(1));
+    replica.handle_connected(now, &name(1));
+    let wanted = [(one.id(), AuthorSequence(4))];
+    let heartbeat = |root| Message::Heartbeat { root, followed: None };
+    replica.handle_message(now, &name(1), heartbeat(more));
+    replica.handle_message(now, &name(1), Message::Confirm { first: true, heads: wanted.to_vec() });
+    let plan = replica.plan_prune(&pruner.id(), &wanted);
+    assert!(plan.draft.is_none() && plan.held_up_by == [name(1)], "{plan:?}");
+    replica.handle_message(now, &name(1), heartbeat(own));
+    let plan = replica.plan_prune(&pruner.id(), &wanted);
+    assert!(plan.draft.is_some() && plan.held_up_by.is_empty(), "{plan:?}");
 }
 
 #[test]
@@ -121,7 +149,10 @@ fn retention_keeps_last_writes_and_young_tombstones() {
     let second = sign(Draft::put(&notes, "a", "2"), 2);
     let delete = sign(Draft::delete(&notes, "a"), 3);
     let entries = [&first, &second, &delete].map(|entry| &**entry);
-    let last = |entry: &crate::entry::Entry| entry.kind() == Kind::Delete;
+    let last = |entry: &crate::entry::Entry| match entry.kind() {
+        Kind::Delete => Worth::Current,
+        _ => Worth::Overwritten,
+    };
     let keep = Duration::from_millis(100);
     let young = Retention::new(WallTime(50), keep).watermark(entries, last);
     assert_eq!(young, Some(AuthorSequence(2)));
@@ -136,7 +167,26 @@ fn retention_keeps_a_twin_of_what_is_spent() {
     let twins = [sign(Draft::put(&notes, "a", "1"), 1), sign(Draft::put(&notes, "b", "1"), 2)];
     let entries = [&twins[0], &twins[1]].map(|entry| &**entry);
     let retention = Retention::new(WallTime(50), Duration::ZERO);
-    let last = |entry: &crate::entry::Entry| entry.key() == b"b";
+    let last = |entry: &crate::entry::Entry| match entry.key() {
+        b"b" => Worth::Current,
+        _ => Worth::Overwritten,
+    };
     assert_eq!(retention.watermark(entries, last), None);
-    assert_eq!(retention.watermark(entries, |_| false), Some(AuthorSequence(1)));
+    assert_eq!(retention.watermark(entries, |_| Worth::Overwritten), Some(AuthorSequence(1)));
+}
+
+#[test]
+fn a_peer_that_is_not_expected_falls_behind_only_when_it_is() {
+    let mut pair = Loop::new(2);
+    let lags =
+        |pair: &Loop| pair.nodes[0].events.iter().any(|event| matches!(event, SyncEvent::PeerLagging { .. }));
+    let now = pair.now;
+    pair.nodes[0].replica.add_peer(now, &name(1));
+    pair.nodes[0].replica.expect(&std::collections::BTreeSet::new());
+    pair.submit(0, chain(&mut author(1), 2, EPOCH));
+    pair.seconds(60);
+    assert!(!lags(&pair), "its turn has not come");
+    pair.nodes[0].replica.expect(&[name(1)].into());
+    pair.seconds(60);
+    assert!(lags(&pair));
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mesh_core::Hlc;
 use mesh_sync::{
     EntryId,
-    documents::{DocumentKey, Documents},
+    documents::Documents,
     entry::{AuthorId, AuthorSequence, Collection, Draft, Verified},
     replica::Now,
     store::{Arrival, Creation, Datasets, EntryStore, ScanLimit, Store, StoreIncarnation},
@@ -149,10 +149,8 @@ impl World<'_> {
             let mut own: Vec<&Verified> =
                 all.iter().map(|stored| &stored.entry).filter(|entry| entry.author() == *author).collect();
             own.sort_by_key(|entry| (entry.sequence(), entry.id()));
-            let is_last = |entry: &mesh_sync::entry::Entry| {
-                documents.last_write(&DocumentKey::of(entry)).is_some_and(|last| last.item == entry.item())
-            };
-            retention.watermark(own.into_iter().map(|entry| &**entry), is_last).map(|up_to| (*author, up_to))
+            let own = own.into_iter().map(|entry| &**entry);
+            retention.watermark(own, |entry| documents.worth(entry)).map(|up_to| (*author, up_to))
         });
         spent.collect()
     }

@@ -2,7 +2,7 @@
 
 use mesh_sync::store::EntryStore;
 
-use super::{Event, Violation, World};
+use super::{Event, Violation, World, name};
 
 impl World<'_> {
     /// Faults end: everybody is up and connected.
@@ -27,6 +27,9 @@ impl World<'_> {
             return Ok(());
         }
         self.push_in(1, self.options.fault_every_ms * 2, Event::Fault);
+        if self.options.retires && self.retired.is_empty() {
+            return self.retire();
+        }
         let node = self.rng.usize(0..self.options.nodes);
         match self.rng.u32(0..10) {
             _ if self.options.only_cuts => self.cut_off(node),
@@ -36,6 +39,22 @@ impl World<'_> {
             _ => self.copy(node),
         }
         Ok(())
+    }
+
+    /// The node that prunes waits no more for another one, which is down or cut off or not, and comes back later.
+    fn retire(&mut self) -> Result<(), Violation> {
+        let node = self.rng.usize(1..self.options.nodes);
+        self.crash(node, false);
+        if !self.nodes[0].up {
+            return Ok(());
+        }
+        self.retired.insert(node);
+        self.report.retired += 1;
+        let now = self.now_of(0);
+        for part in &mut self.nodes[0].parts {
+            part.replica.retire(now, &name(node));
+        }
+        self.drain(0)
     }
 
     pub(super) fn copy(&mut self, node: usize) {

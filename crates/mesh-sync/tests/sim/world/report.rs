@@ -26,6 +26,7 @@ pub(crate) struct Report {
     pub(crate) messages: u64,
     pub(crate) entries: u64,
     pub(crate) prunes: u64,
+    pub(crate) retired: u64,
     pub(crate) crashes: u64,
     pub(crate) restores: u64,
     pub(crate) cuts: u64,
@@ -42,6 +43,7 @@ impl Report {
         self.messages += other.messages;
         self.entries += other.entries;
         self.prunes += other.prunes;
+        self.retired += other.retired;
         self.crashes += other.crashes;
         self.restores += other.restores;
         self.cuts += other.cuts;
