@@ -359,6 +359,12 @@ fn problem(error: &SyncError) -> Problem {
             "this node may not prune",
             "prune at a node whose key is in sync.pruners, or add this one's on all nodes; --dry-run needs neither",
         ),
+        SyncError::TooManyDatasets { .. } => (
+            StatusCode::CONFLICT,
+            "sync.datasets.full",
+            "this node keeps no more datasets",
+            "join it with another node",
+        ),
         SyncError::KeepsAll { .. } => (
             StatusCode::CONFLICT,
             "sync.prune.off",

@@ -7,6 +7,7 @@ use mesh_core::{NodeId, SettingError, Settings};
 use crate::{
     bootstrap::AccessPolicy,
     entry::{AdmissionConfig, AuthorId, DatasetId},
+    handshake::DATASETS_MAX,
     lanes::{LaneLimits, Rate},
     queue::QueueLimits,
 };
@@ -30,7 +31,7 @@ use crate::{
 pub struct SyncConfig {
     /// Whether this node syncs at all. Default: true.
     pub enabled: bool,
-    /// Datasets that this node keeps. Default: none.
+    /// Datasets that this node keeps, at most 256. Default: none.
     pub datasets: Vec<DatasetConfig>,
     /// Entries that wait to be sent, for each dataset; further ones are left to the next check. Default: 100000.
     pub queue_entries_max: usize,
@@ -273,6 +274,12 @@ impl Settings for SyncConfig {
             let text = "must be 64 hexadecimal digits, as `author` in `mesh sync status` shows them";
             rule(refused, &format!("pruners[{at}]"), key.clone(), text.into());
         }
+        rule(
+            self.datasets.len() > DATASETS_MAX,
+            "datasets",
+            format!("{} datasets", self.datasets.len()),
+            format!("must be at most {DATASETS_MAX}"),
+        );
         let mut seen = BTreeSet::new();
         for (at, dataset) in self.datasets.iter().enumerate() {
             let name = |part: &str| format!("datasets[{at}].{part}");

@@ -134,6 +134,8 @@ pub struct PeerItem {
     pub cursor: Option<u64>,
     /// How many of this node's arrivals it has followed, durably.
     pub followed: Option<u64>,
+    /// About how many entries are yet to go, one way or the other, while it is connected.
+    pub entries_left: u64,
     /// Entries that are queued for it.
     pub queue_entries: usize,
     /// What was given up.
@@ -245,6 +247,7 @@ impl PeerItem {
             confirmed: peer.confirmed,
             cursor: peer.cursor.map(|cursor| cursor.sequence),
             followed: peer.followed.map(|cursor| cursor.sequence),
+            entries_left: peer.left,
             queue_entries: peer.queued,
             dead_letters: peer.dead_letters,
             last_success: peer.last_success.map(rfc3339),

@@ -178,6 +178,14 @@ pub enum SyncError {
         /// This node's author.
         author: AuthorId,
     },
+    /// The node keeps as many datasets as it may.
+    #[error("{dataset} can't be joined: this node keeps {kept} datasets already, the most that it may")]
+    TooManyDatasets {
+        /// The dataset.
+        dataset: DatasetId,
+        /// How many it keeps.
+        kept: usize,
+    },
     /// The settings say that the dataset keeps all entries.
     #[error("{dataset} keeps all its entries: `prune` is false in its settings")]
     KeepsAll {

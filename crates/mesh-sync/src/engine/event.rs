@@ -13,6 +13,19 @@ use crate::{
     reconcile::Method,
 };
 
+/// How far two nodes are with what the one has and the other has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// About how many entries are yet to go, one way or the other.
+    pub left: u64,
+    /// Entries that went since the last time.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes in a second since the last time.
+    pub bytes_per_second: u64,
+}
+
 /// Events that wait for a subscriber; what is beyond that is lost to it, and it is told so.
 pub(crate) const EVENTS_MAX: usize = 1024;
 /// Commits that wait for a watcher.
@@ -185,6 +198,15 @@ pub enum EngineEvent {
         dataset: DatasetId,
         /// Who.
         peer: NodeId,
+    },
+    /// Entries go to or come from a peer that has other ones; told once a second at most.
+    Progress {
+        /// Which dataset.
+        dataset: DatasetId,
+        /// With whom.
+        peer: NodeId,
+        /// How far it is.
+        progress: Progress,
     },
     /// Two sets were compared.
     Reconciled {

@@ -413,12 +413,13 @@ impl SyncHandle {
         self.core.ticket(dataset)
     }
 
-    /// Asks those of a ticket for its dataset, which this node keeps from now on, also after a restart. While an
-    /// operator has not decided, it asks again by itself.
+    /// Asks those of a ticket for its dataset, which this node keeps from now on, also after a restart. Once an operator
+    /// there has approved, entries come by themselves. A request that they have forgotten by then is made again by
+    /// joining again.
     ///
     /// # Errors
     ///
-    /// [`SyncError::NobodyAnswered`]; the dataset is kept all the same.
+    /// [`SyncError::NobodyAnswered`]; the dataset is kept all the same. [`SyncError::TooManyDatasets`].
     pub async fn join(&self, ticket: &Ticket, note: &str) -> Result<AccessState, SyncError> {
         self.core.join(ticket, note).await
     }

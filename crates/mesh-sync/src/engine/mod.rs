@@ -42,7 +42,8 @@ pub use self::{
     carrier::{Carrier, CarrierError, Dial, Proof, STREAM_FRAMES_MAX, Wire},
     error::{EngineError, SyncError},
     event::{
-        Change, Document, DocumentHead, DocumentPage, EngineEvent, Events, Notice, Watch, WatchEvent, Written,
+        Change, Document, DocumentHead, DocumentPage, EngineEvent, Events, Notice, Progress, Watch,
+        WatchEvent, Written,
     },
     frame::FRAME_BYTES_MAX,
     handle::{

@@ -126,6 +126,8 @@ pub struct PeerState {
     pub cursor: Option<Cursor>,
     /// How far it has followed ours, durably.
     pub followed: Option<Cursor>,
+    /// About how many entries are yet to go, one way or the other, while it is connected.
+    pub left: u64,
     /// Entries that are queued for it.
     pub queued: usize,
     /// Its dead letters.

@@ -172,7 +172,7 @@ impl HandshakeError {
     }
 }
 
-/// Which datasets a side offers: sorted, each once.
+/// Which datasets a side offers: sorted, each once. A node keeps no more than fit: see `sync.datasets`.
 fn sorted(mut offers: Vec<Offer>) -> Vec<Offer> {
     offers.sort();
     offers.dedup_by(|next, one| next.dataset == one.dataset);

@@ -8,7 +8,7 @@ use super::Message;
 use crate::{
     EntryId,
     entry::{AuthorId, AuthorSequence, Equivocation, Outcome, Verified},
-    reconcile::{Arrival as Cursor, Method, SessionError},
+    reconcile::{Arrival as Cursor, Method, Root, SessionError},
     store::StoreError,
 };
 
@@ -129,4 +129,21 @@ pub struct PeerStatus {
     pub confirmed: bool,
     /// When it last told how its set stands.
     pub root_at: Option<mesh_core::Instant>,
+    /// How it stood then, on this connection.
+    pub root: Option<Root>,
+}
+
+impl PeerStatus {
+    /// About how many entries are yet to go one way or the other, where `ours` is how the own set stands: by cursors
+    /// where they say it, otherwise by counts. What both have got from elsewhere is counted until that is found out.
+    pub fn left(&self, ours: &Root) -> u64 {
+        let Some(theirs) = self.root.filter(|_| !self.in_sync) else { return 0 };
+        let behind = |cursor: Option<Cursor>, of: &Root, other: &Root| match cursor {
+            Some(cursor) if cursor.incarnation == of.arrival.incarnation => {
+                of.arrival.sequence.saturating_sub(cursor.sequence)
+            }
+            _ => of.count.saturating_sub(other.count),
+        };
+        behind(self.cursor, &theirs, ours) + behind(self.followed, ours, &theirs)
+    }
 }

@@ -171,6 +171,7 @@ impl Peer {
             active: self.active,
             confirmed: self.has_confirmed,
             root_at: self.root_at,
+            root: self.root,
         }
     }
 }

@@ -88,7 +88,8 @@ impl Replica {
         sender.root_at = Some(now);
         sender.followed = followed;
         sender.note_root(&root, same);
-        let begins = same && !std::mem::replace(&mut sender.in_sync, same);
+        let was = std::mem::replace(&mut sender.in_sync, same);
+        let begins = same && !was;
         let settle = &mut sender.settle;
         if same {
             settle.differ_since = None;
@@ -303,6 +304,16 @@ impl Replica {
         self.speak(peer);
         if let Err(error) = result {
             self.end_session(peer, Some(error));
+        }
+    }
+
+    /// The peer has something else to do first, perhaps what the last comparison found out. That is no failure. Where
+    /// both have begun at once and ours has made way, it is not about the one that goes on.
+    pub(super) fn postpone_session(&mut self, peer: &NodeId) {
+        let pause = BACKOFF_MIN.mul_f64(0.5 + self.dice.unit());
+        let Some(with) = self.peers.get_mut(peer) else { return };
+        if with.settle.running.take_if(|running| running.initiator).is_some() {
+            with.settle.not_before = self.now.at + pause.min(self.config.reconcile_backoff_max);
         }
     }
 

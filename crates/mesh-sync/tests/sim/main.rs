@@ -83,6 +83,17 @@ fn two_seconds_after_nodes_crashed_all_sets_are_equal() {
     heals_within_two_seconds(false);
 }
 
+/// At least 99.9 of a hundred comparisons end well where nothing goes wrong.
+#[test]
+fn comparisons_fail_only_where_something_goes_wrong() {
+    let (from, count) = (number("SYNC_FROM", 0), number("SYNC_SEEDS", 24));
+    let (failed, sum) = run_seeds(from, count, Options::faultless);
+    println!("{count} seeds without faults: {sum}");
+    assert!(failed.is_empty(), "seeds {:?}", failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>());
+    assert!(sum.comparisons > 0, "nothing was compared");
+    assert!(sum.failed * 1000 <= sum.comparisons, "{} of {} failed", sum.failed, sum.comparisons);
+}
+
 #[test]
 fn one_seed_gives_one_run() {
     let options = Options::pick(3);

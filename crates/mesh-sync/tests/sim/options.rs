@@ -116,6 +116,22 @@ impl Options {
         }
     }
 
+    /// Nothing is lost, cut or wrong; lines and disks may be slow, clocks differ a little, and some nodes come late.
+    pub(crate) fn faultless(seed: u64) -> Self {
+        let picked = Self::pick(seed);
+        Self {
+            loss_percent: 0,
+            fault_every_ms: 0,
+            restores: false,
+            retires: false,
+            ahead_ms: 0,
+            flips_permille: 0,
+            clocks_jump: false,
+            config: ReplicaConfig::default(),
+            ..picked
+        }
+    }
+
     pub(crate) fn linked(&self, a: usize, b: usize) -> bool {
         let (a, b) = (a.min(b), a.max(b));
         match self.topology {

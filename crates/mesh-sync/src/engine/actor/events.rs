@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_core::NodeId;
 
-use crate::engine::{Change, DocumentHead, EngineEvent, SyncError, core::lock};
+use crate::engine::{Change, DocumentHead, EngineEvent, Progress, SyncError, core::lock};
 use crate::{
     documents::DocumentKey,
     entry::{Kind, Verified},
@@ -12,7 +12,7 @@ use crate::{
     state::{Round, RoundEnd},
 };
 
-use super::{Actor, ROUND_EVERY, Submission, Waiter};
+use super::{Actor, PROGRESS_EVERY, ROUND_EVERY, Submission, Waiter};
 
 impl Actor {
     pub(super) fn on_event(&mut self, event: SyncEvent) {
@@ -88,6 +88,24 @@ impl Actor {
         self.record(&peer, RoundEnd::Equal, "");
         let dataset = self.dataset.id.clone();
         self.core.tell(EngineEvent::InSync { dataset, peer });
+    }
+
+    /// Tells how far peers are with whom entries were exchanged.
+    pub(super) fn tell_progress(&mut self) {
+        let (now, ours) = (self.core.clock.now(), self.replica.root());
+        for status in self.replica.peers().iter().filter(|status| status.connected && !status.in_sync) {
+            let Some(round) = self.rounds.get_mut(&status.peer) else { continue };
+            let since = now.since(round.told);
+            if round.moved.0 == 0 || since < PROGRESS_EVERY {
+                continue;
+            }
+            let (entries, bytes) = std::mem::take(&mut round.moved);
+            round.told = now;
+            let bytes_per_second = (bytes as f64 / since.as_secs_f64()) as u64;
+            let progress = Progress { left: status.left(&ours), entries, bytes, bytes_per_second };
+            let (dataset, peer) = (self.dataset.id.clone(), status.peer.clone());
+            self.core.tell(EngineEvent::Progress { dataset, peer, progress });
+        }
     }
 
     /// Remembers how a round ended, and begins the next.

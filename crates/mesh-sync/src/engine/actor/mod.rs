@@ -44,6 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TIMER_PAUSE: Duration = Duration::from_millis(1);
 /// Rounds with one peer that end equal are remembered at most this often.
 const ROUND_EVERY: Duration = Duration::from_secs(5);
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often what scrapes read is brought up to date.
 const BOARD_EVERY: Duration = Duration::from_millis(250);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -89,6 +91,32 @@ struct RoundSoFar {
     note: String,
     /// Since when the peer has been behind.
     behind: Instant,
+    /// When its progress was told, and entries and bytes since.
+    told: Instant,
+    moved: (u64, u64),
+}
+
+impl RoundSoFar {
+    fn begin(now: Instant) -> Self {
+        Self {
+            begun: now,
+            bytes_sent: 0,
+            bytes_received: 0,
+            entries_sent: 0,
+            entries_received: 0,
+            reconcile_bytes: 0,
+            recorded: None,
+            note: String::new(),
+            behind: now,
+            told: now,
+            moved: (0, 0),
+        }
+    }
+
+    fn note_moved(&mut self, entries: usize, bytes: u64) {
+        self.moved.0 += entries as u64;
+        self.moved.1 += bytes;
+    }
 }
 
 /// A delivery of the queue that waits for the peer to confirm it.
@@ -228,6 +256,7 @@ impl Actor {
             board.queue = self.queue.stats();
             drop(board);
             self.note_absent();
+            self.tell_progress();
         }
         if now.at >= self.next_minute {
             self.next_minute = now.at + MINUTE;
@@ -290,8 +319,10 @@ impl Actor {
         if let Some(round) = self.rounds.get_mut(&to) {
             match &message {
                 Message::Entries { entries, .. } => {
+                    let bytes = entries.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
                     round.entries_sent += entries.len() as u64;
-                    round.bytes_sent += entries.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
+                    round.bytes_sent += bytes;
+                    round.note_moved(entries.len(), bytes);
                 }
                 Message::Reconcile { frame, .. } => {
                     round.bytes_sent += frame.len() as u64;
@@ -366,8 +397,10 @@ impl Actor {
         if let Some(round) = self.rounds.get_mut(&link.peer) {
             match &message {
                 Message::Entries { entries, .. } => {
+                    let bytes = entries.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
                     round.entries_received += entries.len() as u64;
-                    round.bytes_received += entries.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
+                    round.bytes_received += bytes;
+                    round.note_moved(entries.len(), bytes);
                 }
                 Message::Reconcile { frame, .. } => {
                     round.bytes_received += frame.len() as u64;

@@ -33,18 +33,7 @@ impl Actor {
                 continue;
             }
             let now = self.core.now();
-            let round = RoundSoFar {
-                begun: now.at,
-                bytes_sent: 0,
-                bytes_received: 0,
-                entries_sent: 0,
-                entries_received: 0,
-                reconcile_bytes: 0,
-                recorded: None,
-                note: String::new(),
-                behind: now.at,
-            };
-            self.rounds.insert(peer.clone(), round);
+            self.rounds.insert(peer.clone(), RoundSoFar::begin(now.at));
             self.links.insert(peer.clone(), link);
             self.relate_connected(&peer);
             lock(&self.dataset.board).problems.remove(&peer);

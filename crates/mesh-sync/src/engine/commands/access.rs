@@ -15,6 +15,7 @@ use crate::{
     bootstrap::{AccessRequest, AccessState, KeptRequest},
     config::DatasetConfig,
     entry::{AuthorId, DatasetId},
+    handshake::DATASETS_MAX,
     ticket::{Ticket, TicketPeer},
 };
 
@@ -40,6 +41,10 @@ impl Core {
     ) -> Result<AccessState, SyncError> {
         let dataset = ticket.dataset().clone();
         if self.find(&dataset).is_none() {
+            let kept = self.all().len();
+            if kept >= DATASETS_MAX {
+                return Err(SyncError::TooManyDatasets { dataset, kept });
+            }
             let config = DatasetConfig { name: dataset.as_str().to_owned(), ..DatasetConfig::default() };
             let opened = self.open(dataset.clone(), config).await;
             opened.map_err(|error| SyncError::Failed {

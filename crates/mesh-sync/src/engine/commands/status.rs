@@ -150,6 +150,7 @@ impl Core {
                 confirmed: status.is_some_and(|status| status.confirmed),
                 cursor: status.and_then(|status| status.cursor),
                 followed: status.and_then(|status| status.followed),
+                left: status.filter(|_| connected).map_or(0, |status| status.left(&root)),
                 queued: waiting.get(peer).copied().unwrap_or(0),
                 dead_letters: dead.get(peer).copied().unwrap_or(0),
                 last_success: if in_sync { Some(wall) } else { stats.last_success },

@@ -60,7 +60,8 @@ async fn what_others_signed_ahead_of_time_does_not_take_the_clock_along() {
     let sync = engine.handle();
     let draft = || Draft::put(&list(), "key", "1");
     let (days, seconds) = (Duration::from_secs(2 * 24 * 3600), Duration::from_secs(60));
-    let entries = vec![signed(8, draft(), days), signed(9, draft(), seconds), signed(7, draft(), Duration::ZERO)];
+    let entries =
+        vec![signed(8, draft(), days), signed(9, draft(), seconds), signed(7, draft(), Duration::ZERO)];
     let outcomes = sync.submit(&notes(), entries).await.expect("looked at");
     assert!(matches!(outcomes[0], Outcome::Rejected(Rejection::FarAhead { .. })), "{outcomes:?}");
     assert!(matches!(outcomes[1], Outcome::Deferred(_)), "{outcomes:?}");
@@ -173,7 +174,9 @@ impl Backend for Failing {
 
     fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         match self.fails.load(Ordering::Relaxed) {
-            true => Err(StoreError::Damaged { path: self.path().to_owned(), problem: "a test says so".into() }),
+            true => {
+                Err(StoreError::Damaged { path: self.path().to_owned(), problem: "a test says so".into() })
+            }
             false => self.inner.commit(writes),
         }
     }

@@ -107,6 +107,25 @@ async fn a_relationship_opens_a_dataset_and_its_end_closes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_removed_is_a_peer_of_no_dataset_and_is_not_called() {
+    let network = MemoryNetwork::default();
+    let a = start(&network, 1, config(Access::Ask), &Disk::default()).await;
+    let b = start(&network, 2, config(Access::Ask), &Disk::default()).await;
+    let (a, b) = (a.handle(), b.handle());
+    for (sync, other) in [(&a, node(2)), (&b, node(1))] {
+        sync.set_peers(peers(&[1, 2]));
+        sync.create_relationship(&other, &notes()).await.expect("room");
+    }
+    a.put(&notes(), &list(), "key", "1").await.expect("written");
+    has(&b, "key", "1").await;
+    a.remove_peer(&node(2)).await.expect("removed");
+    until(|| async { a.status().await.connected.is_empty() && b.status().await.connected.is_empty() }).await;
+    let status = a.status().await;
+    assert!(status.datasets[0].peers.is_empty(), "{:?}", status.datasets[0].peers);
+    assert!(b.connect(&node(1)).await.is_ok_and(|open| open.is_empty()), "it is served nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_overwritten_is_pruned_everywhere_once_all_have_it() {
     let network = MemoryNetwork::default();
     let engines = cluster(&network, &[1, 2]).await;

@@ -3,7 +3,7 @@
 use super::bench::*;
 use crate::{
     config::{Access, DatasetConfig, SyncConfig},
-    engine::Engine,
+    engine::{Engine, EngineEvent, Notice},
     entry::DatasetId,
     memory::MemoryNetwork,
 };
@@ -53,6 +53,35 @@ async fn streams_are_no_faster_than_the_limit_of_all_or_of_each() {
     for took in [all, each] {
         assert!(took.as_secs_f64() >= 1.5, "{took:?}");
     }
+}
+
+/// More is written than the stream carries: the peer falls behind, is told how far it is, and catches up afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_falls_behind_under_load_and_catches_up_after_it() {
+    let network = MemoryNetwork::default();
+    let limit = SyncConfig { bytes_per_second: 256 * KIB as u64, ..config(Access::Cluster) };
+    let [a, b] = pair(&network, limit).await;
+    let mut events = a.handle().subscribe();
+    for at in 0..16 {
+        a.handle().put(&notes(), &list(), format!("{at}"), noise(at, 64 * KIB)).await.expect("written");
+    }
+    let peer = async || a.handle().status().await.datasets[0].peers[0].clone();
+    until(|| async { peer().await.left > 0 && !peer().await.lag.is_zero() }).await;
+    let progress = soon(async {
+        loop {
+            if let Some(Notice::Event(EngineEvent::Progress { progress, .. })) = events.next().await {
+                break progress;
+            }
+        }
+    });
+    let progress = progress.await;
+    assert!(progress.left > 0 && progress.left < 16 && progress.entries > 0, "{progress:?}");
+    assert!(
+        progress.bytes >= progress.entries * 64 * KIB as u64 && progress.bytes_per_second > 0,
+        "{progress:?}"
+    );
+    until(|| async { count(&b, &notes()).await == 16 }).await;
+    until(|| async { peer().await.in_sync && peer().await.lag.is_zero() && peer().await.left == 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -88,7 +88,8 @@ impl Replica {
         match refusal {
             // Its store begins anew, so that what we followed is void.
             Refusal::Cursor => sender.follow.reset(None),
-            Refusal::Session | Refusal::Busy => self.end_session(peer, None),
+            Refusal::Session => self.end_session(peer, None),
+            Refusal::Busy => self.postpone_session(peer),
             Refusal::Malformed | Refusal::Limit => {}
         }
     }

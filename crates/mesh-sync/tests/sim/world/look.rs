@@ -116,6 +116,10 @@ impl World<'_> {
                 self.report.comparisons += 1;
                 Ok(())
             }
+            SyncEvent::ReconcileFailed { .. } => {
+                self.report.failed += 1;
+                Ok(())
+            }
             SyncEvent::Deferred { id, .. } => {
                 self.report.deferred += 1;
                 self.nodes[node].deferred.insert(id);

@@ -31,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) restores: u64,
     pub(crate) cuts: u64,
     pub(crate) comparisons: u64,
+    /// Comparisons that ended early.
+    pub(crate) failed: u64,
     pub(crate) deferred: u64,
     pub(crate) flips: u64,
     pub(crate) equivocations: u64,
@@ -48,6 +50,7 @@ impl Report {
         self.restores += other.restores;
         self.cuts += other.cuts;
         self.comparisons += other.comparisons;
+        self.failed += other.failed;
         self.deferred += other.deferred;
         self.flips += other.flips;
         self.equivocations += other.equivocations;
