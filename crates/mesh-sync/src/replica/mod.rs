@@ -25,6 +25,7 @@ mod intake;
 mod job;
 mod message;
 mod open;
+mod pace;
 mod peer;
 mod retire;
 mod settle;
@@ -45,7 +46,7 @@ pub use self::{
     open::Opened,
     retire::{PRUNE_COLLECTION, PrunePlan, Retention, Spent},
 };
-use self::{dice::Dice, intake::Intake, peer::Peer, retire::Retirement, wants::Wants};
+use self::{dice::Dice, intake::Intake, pace::Pace, peer::Peer, retire::Retirement, wants::Wants};
 use crate::{
     EntryId, Item,
     entry::{Admission, AuthorId, DatasetId},
@@ -117,6 +118,7 @@ pub struct Replica {
     intake: Intake,
     wants: Wants,
     retirement: Retirement,
+    pace: Pace,
     out: Out,
     jobs: BTreeMap<JobId, Purpose>,
     next_job: u64,
@@ -167,6 +169,7 @@ impl Replica {
             peers,
             intake: Intake::default(),
             wants: Wants::default(),
+            pace: Pace::default(),
             retirement: Retirement::new(now.at, opened.pruned, opened.ordered, opened.orders),
             out: Out::default(),
             jobs: BTreeMap::new(),

@@ -345,6 +345,7 @@ impl Replica {
             let work = Work::Vector { after: None, limit: AUTHORS_AT_ONCE };
             self.start(work, Purpose::Vector);
         }
+        self.pace.note(self.now.at, self.index.root().arrival.sequence);
         let peers: Vec<NodeId> = self.peers.keys().cloned().collect();
         for peer in peers {
             self.send_heartbeat(&peer);
@@ -372,6 +373,11 @@ impl Replica {
         }
         if !peer.connected && !peer.expected && peer.behind_since.is_none() {
             return;
+        }
+        // While more comes all the time, it is behind by the age of the oldest that it lacks.
+        let followed = peer.followed.filter(|at| peer.connected && at.incarnation == arrival.incarnation);
+        if let Some(since) = followed.and_then(|at| self.pace.passed(at.sequence)) {
+            peer.behind_since = Some(since);
         }
         let behind = now.since(*peer.behind_since.get_or_insert(now));
         if behind >= self.config.lag_limit && !std::mem::replace(&mut peer.lagging, true) {

@@ -190,3 +190,29 @@ fn a_peer_that_is_not_expected_falls_behind_only_when_it_is() {
     pair.seconds(60);
     assert!(lags(&pair));
 }
+
+/// A peer that always lacks the newest entries is behind by their age, and not since it was equal last.
+#[test]
+fn a_peer_that_keeps_up_with_what_never_ends_is_not_lagging() {
+    let mut pair = Loop::new(2);
+    pair.nodes[0].replica.add_peer(pair.now, &name(1));
+    let now = pair.now;
+    pair.nodes[0].replica.handle_connected(now, &name(1));
+    let mut one = author(1);
+    for round in 0..60 {
+        let entry = chain(&mut one, 1, EPOCH + round);
+        pair.submit(0, entry);
+        pair.seconds(1);
+        // It has followed all but the last, and says so.
+        let root = pair.nodes[0].replica.root();
+        let followed = crate::reconcile::Arrival { sequence: root.arrival.sequence - 1, ..root.arrival };
+        let mut theirs = root;
+        (theirs.count, theirs.arrival) =
+            (root.count - 1, crate::reconcile::Arrival { incarnation: 7, sequence: 1 });
+        let heartbeat = Message::Heartbeat { root: theirs, followed: Some(followed) };
+        let now = pair.now;
+        pair.nodes[0].replica.handle_message(now, &name(1), heartbeat);
+        let behind = pair.nodes[0].replica.peers()[0].behind;
+        assert!(behind <= Duration::from_secs(3), "{behind:?} in round {round}");
+    }
+}
