@@ -381,7 +381,12 @@ impl VersionedStore for RaftStore {
         let group = match from {
             // What was committed before the call is not to be told.
             WatchFrom::Now => self.catch_up("watch").await?,
-            WatchFrom::After(_) => self.group_for("watch")?,
+            WatchFrom::After(after) => {
+                let group = self.group_for("watch")?;
+                // Another voter told of it, and this copy is behind; or it is of another history.
+                let is_ahead = group.applied.read(State::revision) < after;
+                if is_ahead { self.catch_up("watch").await? } else { group }
+            }
         };
         let hub = &group.applied.hub;
         Ok(group.applied.read(|state| crate::hub::begin(hub, state, prefix, from, options)))

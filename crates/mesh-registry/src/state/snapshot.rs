@@ -28,6 +28,10 @@ const STAGED_CHUNK_BYTES: usize = 1024 * 1024;
 /// The largest snapshot that can be restored, in bytes.
 pub const RESTORE_BYTES_MAX: u64 = 1 << 30;
 
+/// How far revisions and ids of sessions leap, at least: further than a group can have got after a snapshot of it.
+#[cfg(feature = "raft")]
+const LEAP: u64 = 1_000_000_000;
+
 /// Why a snapshot was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -325,6 +329,15 @@ impl State {
     /// Lets the generation of tokens be at least this one: a restore of this state gives out higher ones.
     pub fn raise_generation(&mut self, least: u64) {
         self.generation = self.generation.max(least);
+    }
+
+    /// Leaves out revisions and ids of sessions that may have been given out after this state was taken, whatever
+    /// became of them: the next ones are at least `least`.
+    #[cfg(feature = "raft")]
+    pub(crate) fn leap(&mut self, least: u64) {
+        let ahead = |number: u64| number.saturating_add(LEAP).max(least);
+        self.revision = Revision(ahead(self.revision.0));
+        self.next_session = ahead(self.next_session);
     }
 
     pub(super) fn stage(&mut self, id: u64, offset: u64, data: &[u8]) -> Result<u64, String> {
