@@ -3,6 +3,7 @@
 #[cfg(feature = "testing")]
 mod conformance;
 pub(crate) mod harness;
+mod leadership;
 mod together;
 mod watches;
 

@@ -78,6 +78,10 @@ pub(super) async fn one(
     if let Some(key) = txn.idempotency {
         shared.own_session(key.session, peer, "name its transactions").await?;
     }
+    if let Some(session) = shared.check_leadership(peer, &txn).await? {
+        let gone = Outcome::Refused((&Refusal::SessionGone(session)).into());
+        return Ok(wire::TransactReply { outcome: Some(gone) });
+    }
     let outcome = match shared.store.transact(txn).await {
         Ok(applied) => Outcome::Applied((&applied).into()),
         Err(error) => {
