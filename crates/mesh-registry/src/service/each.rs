@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{Shared, invalid, malformed, permit};
 use crate::{
+    leader_hint::AskAgain,
     state::Refusal,
     wire::{self, failures, transact_each_answer::Answer, transact_reply::Outcome, values},
 };
@@ -58,7 +59,8 @@ fn no_room(reply: &wire::TransactReply) -> Status {
         _ => Applied::Unknown,
     };
     let reason = format!("its answer does not fit beside the others, which have {ANSWERS_BYTES_MAX} bytes");
-    failures::of_store(&StoreError::Unavailable { operation: "transact", reason, applied, source: None })
+    let source = Some(AskAgain.into());
+    failures::of_store(&StoreError::Unavailable { operation: "transact", reason, applied, source })
 }
 
 /// Decides a transaction of a caller that may use the store.

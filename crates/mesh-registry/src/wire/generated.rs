@@ -1986,6 +1986,9 @@ pub mod store_failure {
         /// Who leads. Empty: not known.
         #[prost(string, tag = "3")]
         pub leader: ::prost::alloc::string::String,
+        /// Whether the same node answers if it is asked again.
+        #[prost(bool, tag = "4")]
+        pub again: bool,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Timeout {
@@ -3511,7 +3514,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ferReply\x12L\n\x07Confirm\x12\x1d.mesh.registry.v1.RaftConfirm\x1a\".mesh.registry.v1.RaftConfirmRe\
     ply\x12R\n\tReadIndex\x12\x1f.mesh.registry.v1.RaftReadIndex\x1a$.mesh.registry.v1.RaftReadIndexRepl\
     y\x12F\n\x05Hello\x12\x1b.mesh.registry.v1.RaftHello\x1a\x20.mesh.registry.v1.RaftHelloReply\x12F\n\x05\
-    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xd6(\n\
+    Adopt\x12\x1b.mesh.registry.v1.RaftAdopt\x1a\x20.mesh.registry.v1.RaftAdoptReplyb\x06proto3\n\xec(\n\
     \x0bstore.proto\x12\x10mesh.registry.v1\x1a\x0eregistry.proto\"F\n\nGetRequest\x12\x10\n\x03key\x18\x01\
     \x20\x01(\tR\x03key\x12\x14\n\x05stale\x18\x02\x20\x01(\x08R\x05stale\x12\x10\n\x03led\x18\x03\x20\x01\
     (\x08R\x03led\"\x84\x01\n\x08GetReply\x120\n\x06record\x18\x01\x20\x01(\x0b2\x18.mesh.registry.v1.Re\
@@ -3565,7 +3568,7 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     ent_ms\x18\x05\x20\x01(\x04H\x01R\x08silentMs\x88\x01\x01\x12\x1b\n\x06behind\x18\x06\x20\x01(\x04H\x02\
     R\x06behind\x88\x01\x01\"O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_LEADER\x10\
     \x01\x12\x0e\n\nROLE_VOTER\x10\x02\x12\x10\n\x0cROLE_LEARNER\x10\x03B\n\n\x08_answersB\x0c\n\n_silen\
-    t_msB\t\n\x07_behind\"\xbb\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07in\
+    t_msB\t\n\x07_behind\"\xd1\x06\n\x0cStoreFailure\x12\x1a\n\x07invalid\x18\x01\x20\x01(\tH\x00R\x07in\
     valid\x12N\n\x0bunavailable\x18\x02\x20\x01(\x0b2*.mesh.registry.v1.StoreFailure.UnavailableH\x00R\x0b\
     unavailable\x12B\n\x07timeout\x18\x03\x20\x01(\x0b2&.mesh.registry.v1.StoreFailure.TimeoutH\x00R\x07\
     timeout\x12\x14\n\x04busy\x18\x04\x20\x01(\x04H\x00R\x04busy\x12\x1d\n\tread_only\x18\x05\x20\x01(\t\
@@ -3573,28 +3576,28 @@ pub const DESCRIPTOR_SET: &[u8] = b"\
     \x07\x20\x01(\tH\x00R\x0bunsupported\x12B\n\x07damaged\x18\x08\x20\x01(\x0b2&.mesh.registry.v1.Store\
     Failure.DamagedH\x00R\x07damaged\x12#\n\x0csession_gone\x18\t\x20\x01(\x04H\x00R\x0bsessionGone\x12M\
     \n\x0ctime_to_live\x18\n\x20\x01(\x0b2).mesh.registry.v1.StoreFailure.TimeToLiveH\x00R\ntimeToLive\x1a\
-    f\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\
-    \x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x1aM\n\x07Timeout\
-    \x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07afterMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08\
-    R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07pro\
-    blem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTimeToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07\
-    askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\
-    \x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\
-    \n\x07message\x18\x02\x20\x01(\tR\x07message\x129\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.regist\
-    ry.v1.FailureDetailR\x07details\"@\n\rFailureDetail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typ\
-    eUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05value2\xfc\x08\n\x05Store\x12?\n\x03Get\x12\x1c.mes\
-    h.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1.GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.S\
-    canRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12N\n\x08Transact\x12!.mesh.registry.v1.TransactReque\
-    st\x1a\x1f.mesh.registry.v1.TransactReply\x12Z\n\x0cTransactEach\x12%.mesh.registry.v1.TransactEachR\
-    equest\x1a#.mesh.registry.v1.TransactEachReply\x12G\n\x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\
-    \x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04Open\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e\
-    .mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mes\
-    h.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1c.mesh.regi\
-    stry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v\
-    1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.registry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.Co\
-    mpactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.SnapshotRequest\x1a\x1e.mesh.registry.v1.Snapsho\
-    tPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreR\
-    eply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.StatusRequest\x1a\x1d.mesh.registry.v1.StatusRep\
-    ly\x12K\n\x07Members\x12\x20.mesh.registry.v1.MembersRequest\x1a\x1e.mesh.registry.v1.MembersReply\x12\
-    K\n\x07Witness\x12\x20.mesh.registry.v1.WitnessRequest\x1a\x1e.mesh.registry.v1.WitnessReplyb\x06pro\
-    to3";
+    |\n\x0bUnavailable\x12\x16\n\x06reason\x18\x01\x20\x01(\tR\x06reason\x12\'\n\x0fapplied_unknown\x18\x02\
+    \x20\x01(\x08R\x0eappliedUnknown\x12\x16\n\x06leader\x18\x03\x20\x01(\tR\x06leader\x12\x14\n\x05agai\
+    n\x18\x04\x20\x01(\x08R\x05again\x1aM\n\x07Timeout\x12\x19\n\x08after_ms\x18\x01\x20\x01(\x04R\x07af\
+    terMs\x12\'\n\x0fapplied_unknown\x18\x02\x20\x01(\x08R\x0eappliedUnknown\x1a7\n\x07Damaged\x12\x12\n\
+    \x04what\x18\x01\x20\x01(\tR\x04what\x12\x18\n\x07problem\x18\x02\x20\x01(\tR\x07problem\x1aU\n\nTim\
+    eToLive\x12\x19\n\x08asked_ms\x18\x01\x20\x01(\x04R\x07askedMs\x12\x15\n\x06min_ms\x18\x02\x20\x01(\x04\
+    R\x05minMs\x12\x15\n\x06max_ms\x18\x03\x20\x01(\x04R\x05maxMsB\t\n\x07failure\"x\n\rFailureStatus\x12\
+    \x12\n\x04code\x18\x01\x20\x01(\x05R\x04code\x12\x18\n\x07message\x18\x02\x20\x01(\tR\x07message\x12\
+    9\n\x07details\x18\x03\x20\x03(\x0b2\x1f.mesh.registry.v1.FailureDetailR\x07details\"@\n\rFailureDet\
+    ail\x12\x19\n\x08type_url\x18\x01\x20\x01(\tR\x07typeUrl\x12\x14\n\x05value\x18\x02\x20\x01(\x0cR\x05\
+    value2\xfc\x08\n\x05Store\x12?\n\x03Get\x12\x1c.mesh.registry.v1.GetRequest\x1a\x1a.mesh.registry.v1\
+    .GetReply\x12B\n\x04Scan\x12\x1d.mesh.registry.v1.ScanRequest\x1a\x1b.mesh.registry.v1.ScanReply\x12\
+    N\n\x08Transact\x12!.mesh.registry.v1.TransactRequest\x1a\x1f.mesh.registry.v1.TransactReply\x12Z\n\x0c\
+    TransactEach\x12%.mesh.registry.v1.TransactEachRequest\x1a#.mesh.registry.v1.TransactEachReply\x12G\n\
+    \x05Watch\x12\x1e.mesh.registry.v1.WatchRequest\x1a\x1c.mesh.registry.v1.WatchReply0\x01\x12E\n\x04O\
+    pen\x12\x1d.mesh.registry.v1.OpenRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12M\n\tKeepAlive\x12\
+    \x20.mesh.registry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12G\n\x05Close\x12\x20.m\
+    esh.registry.v1.SessionRequest\x1a\x1c.mesh.registry.v1.CloseReply\x12K\n\x07Session\x12\x20.mesh.re\
+    gistry.v1.SessionRequest\x1a\x1e.mesh.registry.v1.SessionReply\x12K\n\x07Compact\x12\x20.mesh.regist\
+    ry.v1.CompactRequest\x1a\x1e.mesh.registry.v1.CompactReply\x12O\n\x08Snapshot\x12!.mesh.registry.v1.\
+    SnapshotRequest\x1a\x1e.mesh.registry.v1.SnapshotPart0\x01\x12K\n\x07Restore\x12\x1e.mesh.registry.v\
+    1.SnapshotPart\x1a\x1e.mesh.registry.v1.RestoreReply(\x01\x12H\n\x06Status\x12\x1f.mesh.registry.v1.\
+    StatusRequest\x1a\x1d.mesh.registry.v1.StatusReply\x12K\n\x07Members\x12\x20.mesh.registry.v1.Member\
+    sRequest\x1a\x1e.mesh.registry.v1.MembersReply\x12K\n\x07Witness\x12\x20.mesh.registry.v1.WitnessReq\
+    uest\x1a\x1e.mesh.registry.v1.WitnessReplyb\x06proto3";
