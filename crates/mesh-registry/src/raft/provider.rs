@@ -316,6 +316,30 @@ impl RaftStore {
         }
     }
 
+    /// Puts a snapshot into the log, piece by piece, and then in the place of everything.
+    async fn replace(&self, id: u64, mut snapshot: ByteStream) -> Result<Restored, StoreError> {
+        let refused = |problem: String| StoreError::Damaged { what: "the snapshot".to_owned(), problem };
+        let (mut offset, mut hash) = (0, xxhash_rust::xxh3::Xxh3::new());
+        while let Some(piece) = snapshot.next().await {
+            let mut piece = piece?;
+            while !piece.is_empty() {
+                let data = piece.split_to(piece.len().min(RESTORE_PIECE_BYTES));
+                hash.update(&data);
+                let length = data.len() as u64;
+                match self.put("restore", false, Command::RestoreChunk { id, offset, data }).await? {
+                    Reply::Staged(staged) => staged.map_err(refused)?,
+                    other => return Err(unexpected(&other)),
+                };
+                offset += length;
+            }
+        }
+        let end = Command::RestoreEnd { id, bytes: offset, xxh3: hash.digest() };
+        match self.put("restore", false, end).await? {
+            Reply::Restored(restored) => restored.map_err(refused),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn put(
         &self,
         operation: &'static str,
@@ -443,28 +467,14 @@ impl VersionedStore for RaftStore {
         Ok(Box::pin(futures_util::stream::iter(SnapshotWriter::new(state).map(Ok))))
     }
 
-    async fn restore(&self, mut snapshot: ByteStream) -> Result<Restored, StoreError> {
-        let refused = |problem: String| StoreError::Damaged { what: "the snapshot".to_owned(), problem };
+    async fn restore(&self, snapshot: ByteStream) -> Result<Restored, StoreError> {
         let id = rng().u64(1..);
-        let (mut offset, mut hash) = (0, xxhash_rust::xxh3::Xxh3::new());
-        while let Some(piece) = snapshot.next().await {
-            let mut piece = piece?;
-            while !piece.is_empty() {
-                let data = piece.split_to(piece.len().min(RESTORE_PIECE_BYTES));
-                hash.update(&data);
-                let length = data.len() as u64;
-                match self.put("restore", false, Command::RestoreChunk { id, offset, data }).await? {
-                    Reply::Staged(staged) => staged.map_err(refused)?,
-                    other => return Err(unexpected(&other)),
-                };
-                offset += length;
-            }
+        let restored = self.replace(id, snapshot).await;
+        if restored.is_err() {
+            // Otherwise the leader drops the pieces, once nothing came for long.
+            let _ = self.put("restore", true, Command::RestoreDrop { id, bytes: u64::MAX }).await;
         }
-        let end = Command::RestoreEnd { id, bytes: offset, xxh3: hash.digest() };
-        match self.put("restore", false, end).await? {
-            Reply::Restored(restored) => restored.map_err(refused),
-            other => Err(unexpected(&other)),
-        }
+        restored
     }
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
