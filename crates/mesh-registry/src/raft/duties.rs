@@ -69,11 +69,12 @@ pub(super) fn start(group: &Arc<Group>, clock: &Arc<dyn Clock>, config: &Registr
 }
 
 /// From an election to the end of this leadership.
-async fn lead(group: &Arc<Group>, clock: &dyn Clock) {
+pub(super) async fn lead(group: &Arc<Group>, clock: &dyn Clock) {
     // What leaders before this one committed is to be known first.
-    while group.leadership() == Leadership::Here {
-        if group.own_read_index().await.is_some() {
-            break;
+    while group.own_read_index().await.is_none() {
+        if group.leadership() != Leadership::Here {
+            // Whoever leads next here needs to know whose renewals it did not see.
+            return;
         }
         tokio::time::sleep(PAUSE).await;
     }

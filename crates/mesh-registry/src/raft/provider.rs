@@ -132,6 +132,11 @@ impl RaftStore {
     }
 
     #[cfg(test)]
+    pub(super) fn core_here(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
+    #[cfg(test)]
     pub(super) fn die(&self) {
         self.core.die();
     }
@@ -418,7 +423,10 @@ impl VersionedStore for RaftStore {
 
     async fn open_session(&self, request: OpenSession) -> Result<Session, SessionError> {
         request.check()?;
-        let command = Command::Open { owner: request.owner, ttl: request.ttl };
+        // The log keeps milliseconds, and each voter must end the session by the same time to live.
+        let ttl =
+            Duration::from_millis(request.ttl.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX));
+        let command = Command::Open { owner: request.owner, ttl };
         match self.put("open a session", false, command).await? {
             Reply::Opened(session) => Ok(session),
             other => Err(unexpected(&other).into()),
