@@ -133,17 +133,25 @@ fn a_reader_that_goes_away_outside_of_a_runtime_leaves_the_next_round_to_others(
         let cluster = Cluster::three().await;
         cluster.write(put("a", "1", None)).await;
         let group = cluster.store(&cluster.leader().await).group_here();
-        let mut reading = Box::pin({
+        let read = || {
             let group = Arc::clone(&group);
-            async move { confirm(&group).await }
-        });
+            Box::pin(async move { confirm(&group).await })
+        };
+        let (mut first, mut second) = (read(), read());
         std::future::poll_fn(|context| {
-            assert!(reading.as_mut().poll(context).is_pending(), "others have to be asked");
+            assert!(first.as_mut().poll(context).is_pending(), "others have to be asked");
+            assert!(second.as_mut().poll(context).is_pending(), "it waits for the next round");
             Poll::Ready(())
         })
         .await;
-        std::thread::spawn(move || drop(reading)).join().expect("no panic");
-        soon("a round", async { while !confirm(&group).await {} }).await;
+        std::thread::spawn(move || drop(first)).join().expect("no panic");
+        soon("its round", second).await;
+        soon("a round", async {
+            while !confirm(&group).await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     });
 }
 
