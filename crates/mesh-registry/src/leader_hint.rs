@@ -33,6 +33,7 @@ pub trait LeaderHint: Send + Sync + 'static {
 
 /// The source of a [`StoreError::Unavailable`](mesh_core::store::StoreError::Unavailable) of a node that has the answer,
 /// and no room for it in this reply. It travels with the error to whoever called.
+#[cfg(feature = "rpc")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the same node answers if it is asked again")]
 pub(crate) struct AskAgain;

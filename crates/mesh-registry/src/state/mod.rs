@@ -58,7 +58,7 @@ pub struct State {
     next_session: u64,
     history: History,
     /// What came of a restore under way; see `Command::RestoreChunk`.
-    staged: Option<snapshot::Staged>,
+    staged: Option<Box<snapshot::Staged>>,
     /// Changes since [`State::take_changes`] was last called.
     fresh: Vec<Revised>,
     #[cfg(feature = "planted-bugs")]

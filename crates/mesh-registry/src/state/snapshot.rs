@@ -135,7 +135,7 @@ fn items(state: State) -> impl Iterator<Item = Item> + Send {
             changes: r.changes.iter().map(Into::into).collect(),
         })
     });
-    let staged = staged.into_iter().flat_map(Staged::into_chunks);
+    let staged = staged.into_iter().flat_map(|staged| staged.into_chunks());
     std::iter::once(head).chain(records).chain(sessions).chain(revised).chain(staged)
 }
 
@@ -349,7 +349,7 @@ impl State {
 
     pub(super) fn stage(&mut self, id: u64, offset: u64, data: Bytes) -> Result<u64, String> {
         if self.staged.as_ref().is_none_or(|staged| staged.id != id) {
-            self.staged = Some(Staged { id, pieces: Vec::new(), bytes: 0 });
+            self.staged = Some(Box::new(Staged { id, pieces: Vec::new(), bytes: 0 }));
         }
         let Some(staged) = &mut self.staged else { return Ok(0) };
         let have = staged.bytes;
