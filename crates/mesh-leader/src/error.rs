@@ -96,6 +96,14 @@ pub enum Refusal {
         /// Its words.
         problem: String,
     },
+    /// This node may not ask the holder: it is no node that keeps the store.
+    #[error("this node may not ask the holder of {scope} to hand over: {problem}")]
+    NotAllowed {
+        /// The scope.
+        scope: Scope,
+        /// The store's words.
+        problem: String,
+    },
     /// Too many commands are under way.
     #[error("{limit} handovers are under way already; wait for one to end")]
     Busy {

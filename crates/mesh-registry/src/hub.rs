@@ -60,7 +60,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins a watch on `state`, whose changes are published to `hub` under the lock that the caller holds.
+/// Begins a watch on `state`, whose changes are published to `hub` under the lock that the caller holds. A state
+/// that may be behind others is brought up to date first if the watch goes on from a later revision.
 pub(crate) fn begin(
     hub: &Arc<Hub>,
     state: &State,
@@ -71,10 +72,10 @@ pub(crate) fn begin(
     let now = state.revision();
     let first: Vec<WatchEvent> = match from {
         WatchFrom::Now => Vec::new(),
-        // A revision that this store has not reached belongs to another history, or to a reply of a
-        // newer copy: nothing up to there can be delivered twice.
-        WatchFrom::After(after) if after >= now => {
-            return hub.watch(prefix.clone(), options, after, None);
+        // A revision that this store has not reached belongs to another history: nobody knows what its
+        // reader has seen of this one.
+        WatchFrom::After(after) if after > now => {
+            vec![WatchEvent::Gap { from: Revision(now.0.min(1)), to: now }]
         }
         WatchFrom::After(after) => match state.changes_after(after, prefix) {
             Some(revised) => revised
@@ -149,7 +150,7 @@ impl Hub {
     pub(crate) fn gap(&self, to: Revision) {
         for watcher in lock(&self.watchers).by_id.values() {
             let mut queue = lock(&watcher.queue);
-            let from = queue.first_revision().unwrap_or(Revision(queue.seen.0 + 1));
+            let from = queue.first_revision().unwrap_or(Revision(queue.seen.0.saturating_add(1)));
             queue.drop_all(from, to);
             watcher.wake.notify_one();
         }

@@ -31,6 +31,13 @@ pub trait LeaderHint: Send + Sync + 'static {
     fn leadership(&self) -> Leadership;
 }
 
+/// The source of a [`StoreError::Unavailable`](mesh_core::store::StoreError::Unavailable) of a node that has the answer,
+/// and no room for it in this reply. It travels with the error to whoever called.
+#[cfg(feature = "rpc")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the same node answers if it is asked again")]
+pub(crate) struct AskAgain;
+
 /// The source of a [`StoreError::Unavailable`](mesh_core::store::StoreError::Unavailable) of a node that
 /// does not lead and knows who does. It travels with the error to whoever called.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

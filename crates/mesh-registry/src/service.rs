@@ -8,6 +8,7 @@
 mod access;
 mod config;
 pub(crate) mod each;
+mod leadership;
 mod owners;
 mod transfer;
 mod watch;
@@ -16,7 +17,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
 use mesh_core::{
-    PeerIdentity, Revision, Validated,
+    NodeId, PeerIdentity, Revision, Validated,
     store::{
         Applied, Key, OpenSession, Page, Prefix, Record, SCAN_LIMIT_MAX, Scan, Session, SessionError,
         SessionId, StoreError, VersionedStore,
@@ -219,17 +220,21 @@ impl Shared {
         peer: &PeerIdentity,
         action: &'static str,
     ) -> Result<(), Status> {
-        let owner = match self.owners.get(session) {
-            Some(owner) => owner,
-            None => {
-                // The store itself answers for one that is gone.
-                let found = self.store.session(session).await.map_err(|error| failures::of_store(&error))?;
-                let Some(found) = found else { return Ok(()) };
-                self.owners.remember(&found);
-                found.owner
-            }
-        };
-        self.allow(Access::owner(session, &owner, peer, action), peer)
+        match self.owner_of(session).await.map_err(|error| failures::of_store(&error))? {
+            Some(owner) => self.allow(Access::owner(session, &owner, peer, action), peer),
+            // The store itself answers for one that is gone.
+            None => Ok(()),
+        }
+    }
+
+    /// Whose a session is; `None` if it is gone.
+    async fn owner_of(&self, session: SessionId) -> Result<Option<NodeId>, StoreError> {
+        if let Some(owner) = self.owners.get(session) {
+            return Ok(Some(owner));
+        }
+        let Some(found) = self.store.session(session).await? else { return Ok(None) };
+        self.owners.remember(&found);
+        Ok(Some(found.owner))
     }
 }
 

@@ -99,7 +99,8 @@ pub enum WatchEvent {
         revision: Revision,
     },
     /// Changes of these revisions, ends included, may be missing: the history is compacted or the reader
-    /// was too slow. Read the present state again; what is later than `to` follows.
+    /// was too slow. Read the present state again; what is later than `to` follows. `to` is earlier than what the
+    /// reader has seen if the store is another since, and has not come that far.
     Gap {
         /// The first that may be missing.
         from: Revision,

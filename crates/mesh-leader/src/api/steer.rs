@@ -159,6 +159,12 @@ fn problem(scope: &Scope, refusal: &Refusal) -> Problem {
             "the leader did not answer in time",
             "look who leads: it may still hand over, and if it is dead its lease runs out",
         ),
+        Refusal::NotAllowed { .. } => (
+            StatusCode::FORBIDDEN,
+            "leaders.handover.denied",
+            "this node may not ask the leader",
+            "send the request to a node with the role control, or to the leader itself",
+        ),
         Refusal::Busy { .. } => (
             StatusCode::TOO_MANY_REQUESTS,
             "leaders.handover.busy",

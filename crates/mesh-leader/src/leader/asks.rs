@@ -3,10 +3,13 @@
 //! Nobody but its holder changes a lease that is good. Who wants another leader writes that down beside
 //! the lease, under the fence of the reign that it means, with an audit note; the holder sees it, hands
 //! over, and the note goes with the grant. If the holder can't, it writes why.
+//!
+//! The holder does what the note says, whoever it says asked. So the store takes one only from a node that keeps it,
+//! which asks for operators alone, and from operators themselves.
 
 use mesh_core::{
     FencingToken, Instant, NodeId, Revision,
-    store::{AuditNote, Compare, Operation, Txn, TxnError, TxnOutcome},
+    store::{AuditNote, Compare, Operation, StoreError, Txn, TxnError, TxnOutcome},
 };
 
 use super::{
@@ -89,6 +92,9 @@ impl LeaderCore {
             Ok(_) => return,
             Err(TxnError::Fenced { .. }) => Refusal::Superseded { scope },
             Err(error) if error.applied() == mesh_core::store::Applied::Unknown => return,
+            Err(TxnError::Store(StoreError::Denied { reason })) => {
+                Refusal::NotAllowed { scope, problem: reason }
+            }
             Err(error) => Refusal::Store { scope, problem: error.to_string() },
         };
         self.asks.remove(&op);

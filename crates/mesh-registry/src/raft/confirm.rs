@@ -74,8 +74,8 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let Some(waiting) = self.0.rounds.next() else { return };
         let group = Arc::clone(self.0);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
+        // Not on the reader's, which may end, or be none: then nobody would ask again.
+        self.0.runtime.spawn(async move {
             let mut next = Some(waiting);
             while let Some(waiting) = next {
                 let confirmed = round(&group).await;

@@ -353,7 +353,15 @@ impl Core {
     }
 
     /// Takes the seat that a group's leader gives this node.
+    ///
+    /// Dropping the future changes nothing: a node that has a seat goes on until it has its group.
     pub(super) async fn adopt(self: &Arc<Self>, by: &NodeId, asked: &wire::RaftAdopt) -> Result<(), Status> {
+        let (core, by, asked) = (Arc::clone(self), by.clone(), asked.clone());
+        let adopted = tokio::spawn(async move { core.be_seated(&by, &asked).await }).await;
+        adopted.map_err(|error| Status::unavailable(error.to_string()))?
+    }
+
+    async fn be_seated(self: &Arc<Self>, by: &NodeId, asked: &wire::RaftAdopt) -> Result<(), Status> {
         let _seating = self.seating.lock().await;
         let Some(group) = GroupId::from_bytes(&asked.group) else {
             return Err(Status::invalid_argument("a group has 16 bytes"));
@@ -366,8 +374,18 @@ impl Core {
                 identity.directory, asked.directory
             )));
         }
+        let failed = |error: RaftError| Status::unavailable(chain(&error));
+        if self.lock().is_none() {
+            return Err(Status::unavailable("this node stops"));
+        }
         match identity.seat {
-            Some(present) if present == seat => return Ok(()),
+            // The group may not have come about when the seat was taken.
+            Some(present) if present == seat => {
+                if self.seated().is_none() {
+                    self.resume(seat).await.map_err(failed)?;
+                }
+                return Ok(());
+            }
             Some(present) => {
                 return Err(Status::failed_precondition(format!(
                     "the data directory belongs to voter {} of group {}",
@@ -376,7 +394,6 @@ impl Core {
             }
             None => {}
         }
-        let failed = |error: RaftError| Status::unavailable(chain(&error));
         self.clear().map_err(failed)?;
         let log = open_log(&self.options, self.lock()).await.map_err(failed)?;
         self.take_seat(seat).map_err(failed)?;
@@ -404,6 +421,14 @@ impl Core {
             group.stop().await;
         }
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Ends the group, as if it had not come about.
+    #[cfg(test)]
+    pub(super) async fn lose_group(&self) {
+        if let Some(group) = self.group.send_replace(None) {
+            group.stop().await;
+        }
     }
 
     /// Lets go of everything at once, as the death of the process would. What runs on the runtime ends with it.

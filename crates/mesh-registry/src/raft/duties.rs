@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Leadership, RegistryConfig,
-    state::{Command, Reply, TRIMMED_MAX},
+    state::{Command, Reply, State, TRIMMED_MAX},
 };
 
 /// Sessions that one entry ends.
@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Between two looks at the size of the log, and at what is too old.
 const TIDY: Duration = Duration::from_secs(1);
+/// A restore to which nothing was added for so long was given up.
+const RESTORE_IDLE: Duration = Duration::from_secs(600);
 /// Points of the history whose age is known.
 const MARKS: u32 = 20;
 /// Entries that a snapshot must be worth.
@@ -67,11 +69,12 @@ pub(super) fn start(group: &Arc<Group>, clock: &Arc<dyn Clock>, config: &Registr
 }
 
 /// From an election to the end of this leadership.
-async fn lead(group: &Arc<Group>, clock: &dyn Clock) {
+pub(super) async fn lead(group: &Arc<Group>, clock: &dyn Clock) {
     // What leaders before this one committed is to be known first.
-    while group.leadership() == Leadership::Here {
-        if group.own_read_index().await.is_some() {
-            break;
+    while group.own_read_index().await.is_none() {
+        if group.leadership() != Leadership::Here {
+            // Whoever leads next here needs to know whose renewals it did not see.
+            return;
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -123,14 +126,16 @@ async fn give_way(group: &Group) {
 
 /// What the leader remembers to tell what is too old.
 #[derive(Default)]
-struct Tidy {
+pub(super) struct Tidy {
     /// Revisions and when they were the newest, oldest first.
     marks: VecDeque<(Instant, Revision)>,
     audited: Option<Instant>,
+    /// The restore under way, how far it is, and since when.
+    staged: Option<((u64, u64), Instant)>,
 }
 
 impl Tidy {
-    async fn run(&mut self, group: &Arc<Group>, clock: &dyn Clock, config: &RegistryConfig) {
+    pub(super) async fn run(&mut self, group: &Arc<Group>, clock: &dyn Clock, config: &RegistryConfig) {
         let now = clock.now();
         let (revision, compacted) = group.applied.read(|state| (state.revision(), state.compacted()));
         if self.marks.back().is_none_or(|(at, _)| now.since(*at) >= config.history_retention / MARKS) {
@@ -144,6 +149,7 @@ impl Tidy {
             // What fails is done with the next mark.
             let _ = propose(group, Command::Compact(through)).await;
         }
+        self.look_at_restore(group, now).await;
         let pause = (config.audit_retention / MARKS).min(Duration::from_secs(3600));
         if self.audited.is_none_or(|at| now.since(at) >= pause) {
             let age_ms = u64::try_from(config.audit_retention.as_millis()).unwrap_or(u64::MAX);
@@ -153,6 +159,20 @@ impl Tidy {
             if !matches!(trimmed, Ok(Reply::Trimmed(count)) if count >= TRIMMED_MAX) {
                 self.audited = Some(now);
             }
+        }
+    }
+
+    /// Every voter keeps the pieces of a restore, in memory and in its snapshots, until it ends.
+    async fn look_at_restore(&mut self, group: &Arc<Group>, now: Instant) {
+        let staged = group.applied.read(State::staged);
+        match (staged, self.staged) {
+            (Some((id, bytes)), Some((before, since))) if (id, bytes) == before => {
+                if now.since(since) >= RESTORE_IDLE {
+                    // What fails is done at the next look.
+                    let _ = propose(group, Command::RestoreDrop { id, bytes }).await;
+                }
+            }
+            _ => self.staged = staged.map(|staged| (staged, now)),
         }
     }
 }

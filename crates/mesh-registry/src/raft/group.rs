@@ -49,6 +49,8 @@ pub(super) struct Group {
     pub(super) log: Log,
     pub(super) applied: Arc<Applied>,
     pub(super) proposer: Proposer,
+    /// The runtime that it lives on; callers may come from others.
+    pub(super) runtime: tokio::runtime::Handle,
     pub(super) rounds: Rounds,
     pub(super) peers: Arc<dyn Peers>,
     pub(super) told: Arc<Told>,
@@ -108,6 +110,7 @@ impl Group {
                 log,
                 applied,
                 proposer,
+                runtime: tokio::runtime::Handle::current(),
                 rounds: Rounds::default(),
                 peers,
                 told,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt};
-use mesh_core::{Clock, Instant, Revision, store::SessionId};
+use mesh_core::{Clock, Instant, store::SessionId};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
@@ -119,6 +119,12 @@ impl Applied {
         Ok(())
     }
 
+    /// How many sessions there are whose last renewal this voter did not see.
+    #[cfg(test)]
+    pub(super) fn recovered(&self) -> usize {
+        self.lock().recovered.len()
+    }
+
     #[cfg(feature = "planted-bugs")]
     pub(super) fn plant(&self, bug: crate::PlantedBug) {
         self.lock().state.plant(bug);
@@ -146,6 +152,11 @@ impl Applied {
     }
 
     fn apply_command(&self, inner: &mut Inner, command: &Command, stamp: Option<Instant>) -> Reply {
+        // One after the other, so that watchers learn where they stand before what they have seen is forgotten.
+        if let Command::Batch(commands) = command {
+            let replies = commands.iter().map(|command| self.apply_command(inner, command, stamp));
+            return Reply::Batch(replies.collect());
+        }
         if let Command::Compact(_) = command {
             self.hub.bookmark(inner.state.revision());
         }
@@ -153,26 +164,17 @@ impl Applied {
         let now = self.clock.now();
         inner.observe(command, &reply, stamp.unwrap_or(now), stamp.is_none());
         let changes = inner.state.take_changes();
-        if let Some(revision) = restored(&reply) {
+        if let Reply::Restored(Ok(restored)) = &reply {
             let Inner { state, deadlines, recovered, .. } = inner;
             deadlines.restart(state.sessions(), now);
             recovered.clear();
-            self.hub.gap(revision);
+            self.hub.gap(restored.revision);
         } else {
             for revised in changes {
                 self.hub.publish(&revised);
             }
         }
         reply
-    }
-}
-
-/// The revision of a restore that took place.
-fn restored(reply: &Reply) -> Option<Revision> {
-    match reply {
-        Reply::Restored(Ok(restored)) => Some(restored.revision),
-        Reply::Batch(replies) => replies.iter().find_map(restored),
-        _ => None,
     }
 }
 
@@ -197,11 +199,6 @@ impl Inner {
                     if self.state.session(expiry.session).is_none() {
                         self.forget(expiry.session);
                     }
-                }
-            }
-            (Command::Batch(commands), Reply::Batch(replies)) => {
-                for (command, reply) in commands.iter().zip(replies) {
-                    self.observe(command, reply, at, recovered);
                 }
             }
             _ => {}

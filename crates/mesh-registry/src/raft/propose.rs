@@ -8,17 +8,14 @@ use std::{
 
 use mesh_core::store::SessionId;
 use openraft::{errors::ClientWriteError, impls::ProgressResponder, raft::ClientWriteResult};
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     group::Group,
     types::{Answer, Proposal, Types},
 };
 use crate::{
-    gather::{Gather, Together},
+    gather::{Gather, Together, Waits},
     state::{Command, Reply},
 };
 
@@ -66,6 +63,12 @@ struct Job {
     answer: oneshot::Sender<Answered>,
 }
 
+impl Waits for Job {
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
 /// The way into one group's log.
 pub(super) struct Proposer {
     queue: Gather<Job>,
@@ -80,6 +83,12 @@ impl Proposer {
         Self { queue: Gather::new(ENTRIES), renewals }
     }
 
+    /// How many wait for the next entry.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
     /// Renews a session together with all that are renewed about now.
     pub(super) async fn renew(&self, session: SessionId) -> Answered {
         let (answer, answered) = oneshot::channel();
@@ -92,16 +101,14 @@ impl Proposer {
 
 /// An entry that its only caller sees through. When it is done, or the caller goes away, those who waited
 /// meanwhile have the next.
-struct UnderWay<'g> {
-    group: &'g Arc<Group>,
-    runtime: Handle,
-}
+struct UnderWay<'g>(&'g Arc<Group>);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let Some(batch) = self.group.proposer.queue.next() else { return };
-        let group = Arc::clone(self.group);
-        self.runtime.spawn(async move {
+        let Some(batch) = self.0.proposer.queue.next() else { return };
+        let group = Arc::clone(self.0);
+        // Not on the caller's: that may be about to end, and the caller with it.
+        self.0.runtime.spawn(async move {
             let mut next = Some(batch);
             while let Some(batch) = next {
                 put(&group, batch).await;
@@ -113,14 +120,15 @@ impl Drop for UnderWay<'_> {
 
 /// Puts a command into the log; its reply once it is applied.
 ///
-/// Dropping the future leaves the command where it is.
+/// Dropping the future leaves the command where it is: it may be applied if it is on its way, and is not if it waits
+/// for others to be back.
 pub(super) async fn propose(group: &Arc<Group>, command: Command) -> Answered {
     let (answer, answered) = oneshot::channel();
     let wait = |command| Job { command, answer };
     let Some(command) = group.proposer.queue.enter(weigh(&command), command, wait) else {
         return answered.await.unwrap_or(Err(Unanswered::Unknown));
     };
-    let under_way = UnderWay { group, runtime: Handle::current() };
+    let under_way = UnderWay(group);
     let answered = write(group, command).await;
     drop(under_way);
     answered

@@ -132,6 +132,11 @@ impl RaftStore {
     }
 
     #[cfg(test)]
+    pub(super) fn core_here(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
+    #[cfg(test)]
     pub(super) fn die(&self) {
         self.core.die();
     }
@@ -316,6 +321,30 @@ impl RaftStore {
         }
     }
 
+    /// Puts a snapshot into the log, piece by piece, and then in the place of everything.
+    async fn replace(&self, id: u64, mut snapshot: ByteStream) -> Result<Restored, StoreError> {
+        let refused = |problem: String| StoreError::Damaged { what: "the snapshot".to_owned(), problem };
+        let (mut offset, mut hash) = (0, xxhash_rust::xxh3::Xxh3::new());
+        while let Some(piece) = snapshot.next().await {
+            let mut piece = piece?;
+            while !piece.is_empty() {
+                let data = piece.split_to(piece.len().min(RESTORE_PIECE_BYTES));
+                hash.update(&data);
+                let length = data.len() as u64;
+                match self.put("restore", false, Command::RestoreChunk { id, offset, data }).await? {
+                    Reply::Staged(staged) => staged.map_err(refused)?,
+                    other => return Err(unexpected(&other)),
+                };
+                offset += length;
+            }
+        }
+        let end = Command::RestoreEnd { id, bytes: offset, xxh3: hash.digest() };
+        match self.put("restore", false, end).await? {
+            Reply::Restored(restored) => restored.map_err(refused),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn put(
         &self,
         operation: &'static str,
@@ -381,7 +410,12 @@ impl VersionedStore for RaftStore {
         let group = match from {
             // What was committed before the call is not to be told.
             WatchFrom::Now => self.catch_up("watch").await?,
-            WatchFrom::After(_) => self.group_for("watch")?,
+            WatchFrom::After(after) => {
+                let group = self.group_for("watch")?;
+                // Another voter told of it, and this copy is behind; or it is of another history.
+                let is_ahead = group.applied.read(State::revision) < after;
+                if is_ahead { self.catch_up("watch").await? } else { group }
+            }
         };
         let hub = &group.applied.hub;
         Ok(group.applied.read(|state| crate::hub::begin(hub, state, prefix, from, options)))
@@ -389,7 +423,10 @@ impl VersionedStore for RaftStore {
 
     async fn open_session(&self, request: OpenSession) -> Result<Session, SessionError> {
         request.check()?;
-        let command = Command::Open { owner: request.owner, ttl: request.ttl };
+        // The log keeps milliseconds, and each voter must end the session by the same time to live.
+        let ttl =
+            Duration::from_millis(request.ttl.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u64::MAX));
+        let command = Command::Open { owner: request.owner, ttl };
         match self.put("open a session", false, command).await? {
             Reply::Opened(session) => Ok(session),
             other => Err(unexpected(&other).into()),
@@ -438,28 +475,14 @@ impl VersionedStore for RaftStore {
         Ok(Box::pin(futures_util::stream::iter(SnapshotWriter::new(state).map(Ok))))
     }
 
-    async fn restore(&self, mut snapshot: ByteStream) -> Result<Restored, StoreError> {
-        let refused = |problem: String| StoreError::Damaged { what: "the snapshot".to_owned(), problem };
+    async fn restore(&self, snapshot: ByteStream) -> Result<Restored, StoreError> {
         let id = rng().u64(1..);
-        let (mut offset, mut hash) = (0, xxhash_rust::xxh3::Xxh3::new());
-        while let Some(piece) = snapshot.next().await {
-            let mut piece = piece?;
-            while !piece.is_empty() {
-                let data = piece.split_to(piece.len().min(RESTORE_PIECE_BYTES));
-                hash.update(&data);
-                let length = data.len() as u64;
-                match self.put("restore", false, Command::RestoreChunk { id, offset, data }).await? {
-                    Reply::Staged(staged) => staged.map_err(refused)?,
-                    other => return Err(unexpected(&other)),
-                };
-                offset += length;
-            }
+        let restored = self.replace(id, snapshot).await;
+        if restored.is_err() {
+            // Otherwise the leader drops the pieces, once nothing came for long.
+            let _ = self.put("restore", true, Command::RestoreDrop { id, bytes: u64::MAX }).await;
         }
-        let end = Command::RestoreEnd { id, bytes: offset, xxh3: hash.digest() };
-        match self.put("restore", false, end).await? {
-            Reply::Restored(restored) => restored.map_err(refused),
-            other => Err(unexpected(&other)),
-        }
+        restored
     }
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {

@@ -138,12 +138,17 @@ impl Repair {
     /// snapshot in the directory which was moved aside; and, since a later restore may be known to a damaged log
     /// alone, their generation begins at the seconds of `now`, where no count of restores gets to.
     ///
+    /// Revisions and ids of sessions go on far ahead of all that the old group can have given out after the
+    /// snapshot: at the microseconds of `now`, which no store keeps up with, so that a snapshot may be begun from
+    /// more than once. Whoever resumes a watch of the old group is told of a gap then.
+    ///
     /// # Errors
     ///
     /// [`RaftError::File`] or [`RaftError::Io`]; no group begins then.
     pub fn prepare(&self, mut state: State, now: WallTime) -> Result<(), RaftError> {
         let directory = &self.inspection.directory;
         state.raise_generation(self.inspection.generation.unwrap_or(0).max(now.0 / 1000));
+        state.leap(now.0.saturating_mul(1000));
         fs::create_dir_all(directory).map_err(io_error("make", directory))?;
         let mut file = Replacement::begin(&directory.join(BEGIN_FROM))?;
         for piece in SnapshotWriter::new(state) {

@@ -303,12 +303,12 @@ impl Incoming {
         }
         let Some((meta, draft)) = self.under_way.take() else { return Ok(None) };
         let path = draft.path.clone();
-        let damaged = |problem: String| RaftError::Damaged { path: path.clone(), at: 0, problem };
-        if draft.bytes != meta.bytes || draft.hash.digest() != meta.xxh3 {
-            return Err(damaged("it is not what the leader has".to_owned()));
+        let complete = complete(&meta, draft);
+        if complete.is_err() {
+            // Best effort: each try has a file of its own, and a full disk should get its space back.
+            let _ = fs::remove_file(&path);
         }
-        let covered = codec::snapshot_meta_from(&meta).map_err(|error| damaged(error.to_string()))?;
-        draft.finish(covered).map(|snapshot| Some(Arc::new(snapshot)))
+        complete.map(|snapshot| Some(Arc::new(snapshot)))
     }
 
     fn drop_file(&mut self) {
@@ -319,11 +319,49 @@ impl Incoming {
     }
 }
 
+/// Makes a snapshot of all that came, if it is what was to come.
+fn complete(meta: &wire::RaftSnapshotMeta, draft: Draft) -> Result<SnapshotFile, RaftError> {
+    let damaged = |problem: String| RaftError::Damaged { path: draft.path.clone(), at: 0, problem };
+    if draft.bytes != meta.bytes || draft.hash.digest() != meta.xxh3 {
+        return Err(damaged("it is not what the leader has".to_owned()));
+    }
+    let covered = codec::snapshot_meta_from(meta).map_err(|error| damaged(error.to_string()))?;
+    draft.finish(covered)
+}
+
 /// Removes the snapshot of a folder.
 pub(super) fn clear(folder: &Path) -> Result<(), RaftError> {
     let path = folder.join(NAME);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_is_refused_leaves_no_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let built = build(folder.path(), State::default(), SnapshotMeta::default()).expect("built");
+        let pieces = built.read(0, usize::MAX).expect("read");
+        let good = built.describe();
+        drop(built);
+        let left = || fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(left(), 0);
+        let other_hash = wire::RaftSnapshotMeta { xxh3: good.xxh3 ^ 1, ..good.clone() };
+        let no_membership = wire::RaftSnapshotMeta { membership: None, ..good.clone() };
+        let mut incoming = Incoming::new(folder.path().to_owned());
+        for meta in [other_hash, no_membership] {
+            incoming.push(&meta, 0, &pieces).expect_err("not what was to come");
+            assert_eq!((left(), incoming.offset(&meta)), (0, 0), "it begins anew, and nothing is left");
+        }
+        let (first, second) = pieces.split_at(pieces.len() / 2);
+        assert!(incoming.push(&good, 0, first).expect("taken").is_none());
+        let whole = incoming.push(&good, first.len() as u64, second).expect("taken").expect("complete");
+        assert_eq!(left(), 1);
+        whole.load().expect("whole");
     }
 }

@@ -229,6 +229,19 @@ impl Caller<'_> {
             return Some(certain(call, failure, tries.uncertain || out));
         }
         tracing::debug!(peer_id = %node, operation = call.operation, ?failure, "a voter did not answer");
+        if failure.is_of_the_moment() {
+            // It says nothing about who leads, so that no watch has to move.
+            tries.next = Some(Instant::now());
+            let leads = call.whom == Whom::Leader && self.peers.leader().as_ref() == Some(node);
+            if leads && tries.pause < self.config.retry_max {
+                // Others would only refer to it. If it stays so, they are asked whether it leads still.
+                tries.asked.remove(node);
+                tries.next = Some(Instant::now() + jittered(tries.pause));
+                tries.pause = (tries.pause * 2).min(self.config.retry_max);
+            }
+            tries.last = Some(failure);
+            return None;
+        }
         self.peers.not_leader(node);
         if let Some(leader) = failure.leader().filter(|leader| *leader != node) {
             self.counters.redirected();

@@ -3,6 +3,7 @@
 #[cfg(feature = "testing")]
 mod conformance;
 pub(crate) mod harness;
+mod leadership;
 mod together;
 mod watches;
 
@@ -13,7 +14,7 @@ use mesh_core::{
     FencingToken, Revision,
     store::{
         Applied, Compare, IdempotencyKey, OpenSession, Operation, Prefix, Scan, SessionError, StoreError,
-        Txn, TxnError, VersionedStore,
+        Txn, TxnError, VersionedStore, WatchEvent,
     },
 };
 
@@ -234,6 +235,53 @@ async fn the_leader_is_found_by_hints_and_followed() {
     second.set(Leadership::Here);
     soon(waiting).await.expect("ran").expect("applied");
     assert_eq!(store.leader(), Some(node("v-2")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_busy_for_a_moment_is_asked_again_and_keeps_its_watches() {
+    let world = World::new();
+    let holdable = Holdable::new(MemoryStore::new());
+    let config = ServiceConfig { requests_in_flight_max: 1, ..ServiceConfig::default() };
+    let leads = Says::new(Leadership::Here);
+    let service = leads.serve_with(holdable.clone(), config);
+    let first = world.voter("v-1", &service);
+    let follows = Says::new(Leadership::There(node("v-1")));
+    let second = world.voter("v-2", &follows.serve(holdable.inner.clone()));
+    let (store, other) = (world.remote("w-1", &[&first, &second]), world.remote("w-2", &[&first]));
+    let prefix = Prefix::new("seen/").expect("a prefix");
+    let mut watch = store.watch(&prefix, WatchFrom::Now, WatchOptions::default()).await.expect("begun");
+    other.transact(put("first", "x")).await.expect("applied");
+
+    holdable.hold(Stuck::BeforeApplied);
+    let held = tokio::spawn({
+        let other = other.clone();
+        async move { other.transact(put("held", "x")).await }
+    });
+    holdable.held().await;
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move { store.get(&key("first")).await }
+    });
+    soon(async {
+        while store.counters().retries_total() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    holdable.hold(Stuck::Nowhere);
+    soon(reading).await.expect("ran").expect("read");
+    soon(held).await.expect("ran").expect("applied");
+    for at in 1..=3 {
+        let key = format!("seen/{at}");
+        holdable.inner.transact(put(&key, "x")).await.expect("applied");
+        loop {
+            let event = soon(watch.next()).await.expect("goes on").expect("no error");
+            if matches!(event, WatchEvent::Changes { .. }) {
+                break;
+            }
+        }
+    }
+    assert_eq!(store.counters().watches_resumed_total(), 0, "its voter is as good as before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::StoreClient;
 use crate::{
-    gather::{self, Gather},
+    gather::{self, Gather, Waits},
     wire::{self, failures, transact_each_answer::Answer},
 };
 
@@ -36,6 +36,12 @@ struct Job {
     txn: wire::Txn,
     until: Instant,
     answer: oneshot::Sender<Answered>,
+}
+
+impl Waits for Job {
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
 }
 
 /// The way to one voter.
@@ -111,13 +117,32 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let Some(jobs) = self.way.gather.next() else { return };
         let (way, client) = (Arc::clone(self.way), self.client.clone());
-        self.runtime.spawn(async move {
-            let mut next = Some(jobs);
-            while let Some(jobs) = next {
-                trip(&way, client.clone(), jobs).await;
-                next = way.gather.next();
-            }
-        });
+        self.runtime.spawn(Going { way, is_back: false }.go(client, jobs));
+    }
+}
+
+/// Goes on with those who wait. If the runtime ends before it is done, they are told, and others may go.
+struct Going {
+    way: Arc<Way>,
+    is_back: bool,
+}
+
+impl Going {
+    async fn go(mut self, client: StoreClient<Channel>, jobs: Vec<Job>) {
+        let mut next = Some(jobs);
+        while let Some(jobs) = next {
+            trip(&self.way, client.clone(), jobs).await;
+            next = self.way.gather.next();
+        }
+        self.is_back = true;
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        if !self.is_back {
+            self.way.gather.abandon();
+        }
     }
 }
 
@@ -131,14 +156,10 @@ async fn alone(mut client: StoreClient<Channel>, txn: wire::Txn, until: Instant)
 async fn trip(way: &Way, mut client: StoreClient<Channel>, jobs: Vec<Job>) {
     let (mut txns, mut callers) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
     let mut until = Instant::now();
-    // Whoever asked may be gone.
-    for job in jobs.into_iter().filter(|job| !job.answer.is_closed()) {
+    for job in jobs {
         until = until.max(job.until);
         txns.push(job.txn);
         callers.push(job.answer);
-    }
-    if txns.is_empty() {
-        return;
     }
     if callers.len() == 1
         && let (Some(txn), Some(caller)) = (txns.pop(), callers.pop())

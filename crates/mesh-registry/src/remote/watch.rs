@@ -210,8 +210,8 @@ impl Watch {
         match &event {
             WatchEvent::Changes { revision, .. } if *revision <= self.last => return Ok(()),
             WatchEvent::Bookmark { revision } if *revision < self.last => return Ok(()),
-            WatchEvent::Gap { to, .. } if *to <= self.last => return Ok(()),
             WatchEvent::Changes { revision, .. } | WatchEvent::Bookmark { revision } => self.last = *revision,
+            // It may be of a history that is not as far as the one before, and that goes on from there.
             WatchEvent::Gap { to, .. } => self.last = *to,
         }
         self.queued.push_back(event);

@@ -64,7 +64,12 @@ fn is_operator(peer: &PeerIdentity) -> bool {
     peer.role().as_str() == Role::OPERATOR
 }
 
-fn denied(peer: &PeerIdentity, what: &str, who: &str) -> StoreError {
+/// Does `peer` have the whole store in its hands anyway? Operators do, and nodes that may vote: they keep it.
+pub(super) fn keeps(peer: &PeerIdentity) -> bool {
+    is_operator(peer) || peer.role().as_str() == Role::CONTROL
+}
+
+pub(super) fn denied(peer: &PeerIdentity, what: &str, who: &str) -> StoreError {
     let (node, role) = (peer.node_id(), peer.role());
     StoreError::Denied { reason: format!("{node} with the role {role} may not {what}; {who} may") }
 }
@@ -105,10 +110,9 @@ impl Access {
         if is_operator(peer) { Ok(()) } else { Err(denied(peer, what, "operators")) }
     }
 
-    /// May `peer` have or replace the whole store? Operators may, and nodes that may vote: they keep it.
+    /// May `peer` have or replace the whole store?
     pub(super) fn keeper(peer: &PeerIdentity, what: &str) -> Result<(), StoreError> {
-        let keeps = is_operator(peer) || peer.role().as_str() == Role::CONTROL;
-        if keeps { Ok(()) } else { Err(denied(peer, what, "operators and the role control")) }
+        if keeps(peer) { Ok(()) } else { Err(denied(peer, what, "operators and the role control")) }
     }
 
     /// May `peer` act for a session of `owner`?

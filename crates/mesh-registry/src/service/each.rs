@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{Shared, invalid, malformed, permit};
 use crate::{
+    leader_hint::AskAgain,
     state::Refusal,
     wire::{self, failures, transact_each_answer::Answer, transact_reply::Outcome, values},
 };
@@ -58,7 +59,8 @@ fn no_room(reply: &wire::TransactReply) -> Status {
         _ => Applied::Unknown,
     };
     let reason = format!("its answer does not fit beside the others, which have {ANSWERS_BYTES_MAX} bytes");
-    failures::of_store(&StoreError::Unavailable { operation: "transact", reason, applied, source: None })
+    let source = Some(AskAgain.into());
+    failures::of_store(&StoreError::Unavailable { operation: "transact", reason, applied, source })
 }
 
 /// Decides a transaction of a caller that may use the store.
@@ -77,6 +79,10 @@ pub(super) async fn one(
     shared.allow(shared.access.write(peer, &txn), peer)?;
     if let Some(key) = txn.idempotency {
         shared.own_session(key.session, peer, "name its transactions").await?;
+    }
+    if let Some(session) = shared.check_leadership(peer, &txn).await? {
+        let gone = Outcome::Refused((&Refusal::SessionGone(session)).into());
+        return Ok(wire::TransactReply { outcome: Some(gone) });
     }
     let outcome = match shared.store.transact(txn).await {
         Ok(applied) => Outcome::Applied((&applied).into()),

@@ -51,6 +51,13 @@ pub enum Command {
         /// The hash of all of them.
         xxh3: u64,
     },
+    /// Nobody goes on with a restore: drops what was staged, unless more came since.
+    RestoreDrop {
+        /// The id of the pieces.
+        id: u64,
+        /// How many bytes they have together, at most.
+        bytes: u64,
+    },
 }
 
 impl Command {
@@ -102,6 +109,8 @@ pub enum Reply {
     Staged(Result<u64, String>),
     /// What the restore brought about, or why the snapshot was refused.
     Restored(Result<Restored, String>),
+    /// Whether anything was dropped.
+    Dropped(bool),
 }
 
 /// Why a transaction had no effect.

@@ -58,7 +58,7 @@ pub struct State {
     next_session: u64,
     history: History,
     /// What came of a restore under way; see `Command::RestoreChunk`.
-    staged: Option<snapshot::Staged>,
+    staged: Option<Box<snapshot::Staged>>,
     /// Changes since [`State::take_changes`] was last called.
     fresh: Vec<Revised>,
     #[cfg(feature = "planted-bugs")]
@@ -99,10 +99,13 @@ impl State {
             Command::Batch(commands) => {
                 Reply::Batch(commands.iter().map(|command| self.apply(command)).collect())
             }
-            Command::RestoreChunk { id, offset, data } => Reply::Staged(self.stage(*id, *offset, data)),
+            Command::RestoreChunk { id, offset, data } => {
+                Reply::Staged(self.stage(*id, *offset, data.clone()))
+            }
             Command::RestoreEnd { id, bytes, xxh3 } => {
                 Reply::Restored(self.finish_restore(*id, *bytes, *xxh3))
             }
+            Command::RestoreDrop { id, bytes } => Reply::Dropped(self.drop_restore(*id, *bytes)),
         }
     }
 

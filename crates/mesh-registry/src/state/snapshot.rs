@@ -28,6 +28,10 @@ const STAGED_CHUNK_BYTES: usize = 1024 * 1024;
 /// The largest snapshot that can be restored, in bytes.
 pub const RESTORE_BYTES_MAX: u64 = 1 << 30;
 
+/// How far revisions and ids of sessions leap, at least: further than a group can have got after a snapshot of it.
+#[cfg(feature = "raft")]
+const LEAP: u64 = 1_000_000_000;
+
 /// Why a snapshot was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -131,7 +135,7 @@ fn items(state: State) -> impl Iterator<Item = Item> + Send {
             changes: r.changes.iter().map(Into::into).collect(),
         })
     });
-    let staged = staged.into_iter().flat_map(Staged::into_chunks);
+    let staged = staged.into_iter().flat_map(|staged| staged.into_chunks());
     std::iter::once(head).chain(records).chain(sessions).chain(revised).chain(staged)
 }
 
@@ -252,7 +256,7 @@ impl SnapshotReader {
                 self.history.push(Revised { revision: Revision(revised.revision), changes: changes.into() });
             }
             Item::Staged(chunk) => {
-                self.state.stage(chunk.id, chunk.offset, &chunk.data).map_err(SnapshotError::Damaged)?;
+                self.state.stage(chunk.id, chunk.offset, chunk.data).map_err(SnapshotError::Damaged)?;
             }
             Item::End(end) => self.check_end(end, hash)?,
         }
@@ -307,16 +311,23 @@ impl SnapshotReader {
 #[derive(Clone, Debug)]
 pub(super) struct Staged {
     id: u64,
-    data: Vec<u8>,
+    // Shared, so that a copy of the whole for a snapshot is cheap.
+    pieces: Vec<Bytes>,
+    bytes: u64,
 }
 
 impl Staged {
     fn into_chunks(self) -> impl Iterator<Item = Item> + Send {
-        let Self { id, data } = self;
-        let data = Bytes::from(data);
-        (0..data.len()).step_by(STAGED_CHUNK_BYTES).map(move |start| {
-            let end = data.len().min(start + STAGED_CHUNK_BYTES);
-            Item::Staged(wire::RestoreChunk { id, offset: start as u64, data: data.slice(start..end) })
+        let Self { id, pieces, .. } = self;
+        let mut offset = 0;
+        let pieces = pieces.into_iter().flat_map(|piece| {
+            let starts = (0..piece.len()).step_by(STAGED_CHUNK_BYTES);
+            starts.map(move |start| piece.slice(start..piece.len().min(start + STAGED_CHUNK_BYTES)))
+        });
+        pieces.map(move |data| {
+            let chunk = wire::RestoreChunk { id, offset, data };
+            offset += chunk.data.len() as u64;
+            Item::Staged(chunk)
         })
     }
 }
@@ -327,12 +338,21 @@ impl State {
         self.generation = self.generation.max(least);
     }
 
-    pub(super) fn stage(&mut self, id: u64, offset: u64, data: &[u8]) -> Result<u64, String> {
+    /// Leaves out revisions and ids of sessions that may have been given out after this state was taken, whatever
+    /// became of them: the next ones are at least `least`.
+    #[cfg(feature = "raft")]
+    pub(crate) fn leap(&mut self, least: u64) {
+        let ahead = |number: u64| number.saturating_add(LEAP).max(least);
+        self.revision = Revision(ahead(self.revision.0));
+        self.next_session = ahead(self.next_session);
+    }
+
+    pub(super) fn stage(&mut self, id: u64, offset: u64, data: Bytes) -> Result<u64, String> {
         if self.staged.as_ref().is_none_or(|staged| staged.id != id) {
-            self.staged = Some(Staged { id, data: Vec::new() });
+            self.staged = Some(Box::new(Staged { id, pieces: Vec::new(), bytes: 0 }));
         }
         let Some(staged) = &mut self.staged else { return Ok(0) };
-        let have = staged.data.len() as u64;
+        let have = staged.bytes;
         if offset != have {
             return Err(format!(
                 "the piece belongs at {offset}, and {have} bytes are here; send the snapshot again"
@@ -342,21 +362,36 @@ impl State {
             self.staged = None;
             return Err(format!("the snapshot is larger than {RESTORE_BYTES_MAX} bytes"));
         }
-        staged.data.extend_from_slice(data);
-        Ok(staged.data.len() as u64)
+        staged.bytes += data.len() as u64;
+        staged.pieces.push(data);
+        Ok(staged.bytes)
+    }
+
+    /// The restore that is under way: its id, and how many bytes of its snapshot are here.
+    #[cfg(feature = "raft")]
+    pub(crate) fn staged(&self) -> Option<(u64, u64)> {
+        self.staged.as_ref().map(|staged| (staged.id, staged.bytes))
+    }
+
+    pub(super) fn drop_restore(&mut self, id: u64, bytes: u64) -> bool {
+        self.staged.take_if(|staged| staged.id == id && staged.bytes <= bytes).is_some()
     }
 
     pub(super) fn finish_restore(&mut self, id: u64, bytes: u64, xxh3: u64) -> Result<Restored, String> {
         let staged = self.staged.take().filter(|staged| staged.id == id);
-        let data = staged.ok_or("its pieces are not here; send the snapshot again")?.data;
-        if data.len() as u64 != bytes || xxhash_rust::xxh3::xxh3_64(&data) != xxh3 {
+        let staged = staged.ok_or("its pieces are not here; send the snapshot again")?;
+        let mut hash = Xxh3::new();
+        staged.pieces.iter().for_each(|piece| hash.update(piece));
+        if staged.bytes != bytes || hash.digest() != xxh3 {
             return Err(format!(
                 "{} of {bytes} bytes arrived, or they were altered; send it again",
-                data.len()
+                staged.bytes
             ));
         }
         let mut reader = SnapshotReader::default();
-        reader.push(&data).map_err(|error| error.to_string())?;
+        for piece in &staged.pieces {
+            reader.push(piece).map_err(|error| error.to_string())?;
+        }
         let snapshot = reader.finish().map_err(|error| error.to_string())?;
         Ok(self.replace_by(snapshot))
     }

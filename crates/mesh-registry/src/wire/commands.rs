@@ -67,6 +67,7 @@ fn to_wire(command: &Command) -> wire::Command {
         Command::RestoreEnd { id, bytes, xxh3 } => {
             Kind::RestoreEnd(wire::RestoreEnd { id: *id, bytes: *bytes, xxh3: *xxh3 })
         }
+        Command::RestoreDrop { id, bytes } => Kind::RestoreDrop(wire::RestoreDrop { id: *id, bytes: *bytes }),
     };
     wire::Command { version: COMMAND_VERSION, command: Some(kind) }
 }
@@ -106,6 +107,7 @@ fn from_wire(message: wire::Command, depth: usize) -> Result<Command, WireError>
             Command::RestoreChunk { id: chunk.id, offset: chunk.offset, data: chunk.data }
         }
         Kind::RestoreEnd(end) => Command::RestoreEnd { id: end.id, bytes: end.bytes, xxh3: end.xxh3 },
+        Kind::RestoreDrop(drop) => Command::RestoreDrop { id: drop.id, bytes: drop.bytes },
     })
 }
 

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use super::{generated as wire, values::millis};
 use crate::{
-    leader_hint::LedBy,
+    leader_hint::{AskAgain, LedBy},
     state::Refusal,
     wire::store_failure::{Damaged, Failure as Kind, TimeToLive, Timeout, Unavailable},
 };
@@ -81,6 +81,7 @@ pub(crate) fn of_store(error: &StoreError) -> Status {
                 reason: cut(reason),
                 applied_unknown: *applied == Applied::Unknown,
                 leader: led_by.map(|led| led.leader.as_str().to_owned()).unwrap_or_default(),
+                again: source.as_ref().is_some_and(|source| source.is::<AskAgain>()),
             };
             (Code::Unavailable, Kind::Unavailable(unavailable))
         }
@@ -101,6 +102,7 @@ pub(crate) fn of_store(error: &StoreError) -> Status {
                 reason: cut(&text),
                 applied_unknown: error.applied() == Applied::Unknown,
                 leader: String::new(),
+                again: false,
             };
             (Code::Unavailable, Kind::Unavailable(unavailable))
         }
@@ -229,9 +231,9 @@ fn from_kind(kind: Kind, operation: &'static str) -> Failure {
     let applied = |unknown: bool| if unknown { Applied::Unknown } else { Applied::No };
     Failure::Store(match kind {
         Kind::Invalid(problem) => StoreError::Invalid { what: what(operation), problem },
-        Kind::Unavailable(Unavailable { reason, applied_unknown, leader }) => {
+        Kind::Unavailable(Unavailable { reason, applied_unknown, leader, again }) => {
             let led_by = NodeId::new(leader).ok().map(|leader| LedBy { leader });
-            let source = led_by.map(|led_by| led_by.into());
+            let source = if again { Some(AskAgain.into()) } else { led_by.map(|led_by| led_by.into()) };
             StoreError::Unavailable { operation, reason, applied: applied(applied_unknown), source }
         }
         Kind::Timeout(Timeout { after_ms, applied_unknown }) => StoreError::Timeout {
@@ -257,6 +259,15 @@ fn from_kind(kind: Kind, operation: &'static str) -> Failure {
 }
 
 impl Failure {
+    /// Whether the voter that says so is as good as any, only not at this moment.
+    pub(crate) fn is_of_the_moment(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Busy { .. }) => true,
+            Self::Store(StoreError::Unavailable { source: Some(source), .. }) => source.is::<AskAgain>(),
+            _ => false,
+        }
+    }
+
     /// Whether the request may have taken effect.
     pub(crate) fn applied(&self) -> Applied {
         match self {

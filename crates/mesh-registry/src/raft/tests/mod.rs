@@ -8,3 +8,4 @@ mod pilot;
 mod reads;
 mod repair;
 mod stories;
+mod upkeep;

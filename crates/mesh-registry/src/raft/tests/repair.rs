@@ -1,11 +1,11 @@
 //! Damaged directories, and groups that begin anew.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use futures_util::StreamExt;
 use mesh_core::{
-    Clock as _, SystemClock,
-    store::{StoreError, VersionedStore},
+    Clock as _, Revision, SystemClock,
+    store::{OpenSession, Prefix, StoreError, VersionedStore, WatchEvent, WatchFrom, WatchOptions},
 };
 
 use super::{
@@ -141,7 +141,10 @@ fn a_new_group_begins_with_a_snapshot_and_its_tokens_are_higher() {
         }
         let leader = cluster.leader().await;
         let before = cluster.store(&leader).status().await.expect("a status");
-        cluster.write(put("b", "lost", None)).await;
+        // What the old group gave out after the snapshot was taken.
+        let lost = cluster.write(put("b", "lost", None)).await.revision;
+        let owner = OpenSession { owner: "w-1".parse().expect("an id"), ttl: Duration::from_secs(60) };
+        let session = cluster.store(&leader).open_session(owner.clone()).await.expect("opened").id;
         for name in ["n1", "n2", "n3"] {
             cluster.kill(name);
         }
@@ -158,6 +161,17 @@ fn a_new_group_begins_with_a_snapshot_and_its_tokens_are_higher() {
         let status = cluster.store("n2").status().await.expect("a status");
         assert!(status.generation > before.generation, "{before:?} {status:?}");
         assert_ne!(status.cluster, before.cluster);
+        let next = cluster.store("n2").open_session(owner).await.expect("opened").id;
+        assert!(next > session, "an id of the old group is not given out again: {session} {next}");
+        assert!(status.revision > lost, "nor is a revision: {lost} {}", status.revision);
+        // Whoever watched the old group may have missed what became of its last changes.
+        let all = Prefix::all();
+        for seen in [lost, Revision(status.revision.0 + 7)] {
+            let watch = cluster.store("n2").watch(&all, WatchFrom::After(seen), WatchOptions::default());
+            let first =
+                soon("a gap", watch.await.expect("begun").next()).await.expect("goes on").expect("no error");
+            assert!(matches!(first, WatchEvent::Gap { to, .. } if to == status.revision), "{first:?}");
+        }
 
         for name in ["n1", "n3"] {
             look(&cluster.data(name)).await.set_aside().expect("moved");

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use futures_util::StreamExt;
 use mesh_core::{
     Settings as _,
     store::{Compare, IdempotencyKey, OpenSession, StoreError, TxnError, VersionedStore},
@@ -153,6 +154,9 @@ async fn too_many_in_one_request_are_refused_and_large_answers_come_one_by_one()
     assert!(refused.message().contains("257 in one request are more than 256"), "{refused}");
 
     let store = world.remote("w-2", &[&voter]);
+    let nothing = Prefix::new("nothing/").expect("a prefix");
+    let mut watch = store.watch(&nothing, WatchFrom::Now, WatchOptions::default()).await.expect("begun");
+    let watching = tokio::spawn(async move { watch.next().await });
     store.transact(put("large", vec![1; 500_000])).await.expect("applied");
     let exists = put("large", "x").when(Compare::Absent { key: key("large") });
     let txns = vec![wire::Txn { writer: String::new(), ..wire::Txn::from(&exists) }; 12];
@@ -175,4 +179,6 @@ async fn too_many_in_one_request_are_refused_and_large_answers_come_one_by_one()
         let conflict = soon(running).await.expect("ran").expect_err("it is there");
         assert!(matches!(conflict, TxnError::Conflict { found: Some(_), .. }), "{conflict}");
     }
+    assert_eq!(store.counters().watches_resumed_total(), 0, "the voter that has no room leads as before");
+    watching.abort();
 }

@@ -279,3 +279,33 @@ async fn history_that_is_gone_is_a_gap() {
         .expect("begun");
     assert_eq!(next(&mut watch).await, WatchEvent::Gap { from: Revision(3), to: Revision(5) });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_as_far_as_the_one_before_is_a_gap_and_goes_on_from_there() {
+    let world = World::new();
+    let (before, after) = (MemoryStore::new(), MemoryStore::new());
+    for at in 0..5 {
+        before.transact(put("a", at.to_string())).await.expect("applied");
+    }
+    after.transact(put("b", "another history")).await.expect("applied");
+    let first = world.voter("v-1", &service(before));
+    let second = world.voter("v-2", &service(after.clone()));
+    let store = world.remote("w-1", &[&first, &second]);
+    let mut watch = store
+        .watch(&Prefix::all(), WatchFrom::After(Revision(4)), WatchOptions::default())
+        .await
+        .expect("begun");
+    assert_eq!(next_changes(&mut watch).await.0, Revision(5));
+    first.kill();
+    loop {
+        match next(&mut watch).await {
+            WatchEvent::Bookmark { .. } => {}
+            event => {
+                assert_eq!(event, WatchEvent::Gap { from: Revision(1), to: Revision(1) });
+                break;
+            }
+        }
+    }
+    after.transact(put("b", "later")).await.expect("applied");
+    assert_eq!(next_changes(&mut watch).await.0, Revision(2));
+}
