@@ -6,5 +6,7 @@ mod conformance;
 mod disk;
 mod pilot;
 mod reads;
+mod renewals;
 mod repair;
 mod stories;
+mod terms;
