@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mesh_core::{
     FencingToken, Instant, NodeId, Revision,
     store::{
-        Applied, Fresh, Grant, IdempotencyKey, Key, Page, Prefix, SessionError, SessionId, StoreError, Txn,
-        TxnError, WatchEvent,
+        Applied, Compare, Fresh, Grant, IdempotencyKey, Key, Page, Prefix, Record, SessionError, SessionId,
+        StoreError, Txn, TxnError, WatchEvent,
     },
 };
 use mesh_leader::{Answer, Request, RequestId, WatchId};
@@ -33,12 +33,19 @@ pub enum StoreBug {
     HalveTtl,
     /// A voter that was away counts the renewals that it gets when it is back from before it left.
     DateMissedRenewalsBack,
+    /// A leader answers reads of a record with the state that it began with.
+    ReadAsOfTheElection,
+    /// One event of a watch in so many comes twice.
+    RepeatEvent,
 }
 
 impl StoreBug {
-    /// All of them.
+    /// Those that break a rule of leadership.
     pub const ALL: [Self; 4] =
         [Self::AnswerRenewalEarly, Self::ForgetRenewals, Self::HalveTtl, Self::DateMissedRenewalsBack];
+
+    /// Those that do no harm to elections: clients alone can see them.
+    pub const SEEN_BY_CLIENTS: [Self; 2] = [Self::ReadAsOfTheElection, Self::RepeatEvent];
 }
 
 /// Who waits for an answer.
@@ -59,7 +66,16 @@ pub(super) enum Purpose {
     /// Renewals of several cores.
     Renewals(Vec<(SessionId, Caller)>),
     /// A write that a leader made under its token; with a key, it may come a second time.
-    Guarded { node: usize, scope: usize, token: FencingToken, key: Option<IdempotencyKey> },
+    Guarded {
+        node: usize,
+        scope: usize,
+        token: FencingToken,
+        key: Option<IdempotencyKey>,
+        /// Where the call is written down.
+        call: Option<usize>,
+        /// For the error.
+        compares: Vec<Compare>,
+    },
     /// A session for the writes of a node's program.
     Program { node: usize },
     /// The store's own.
@@ -128,6 +144,8 @@ pub(super) struct SimStore {
     renewals: Vec<(SessionId, Caller)>,
     pub(super) watches: BTreeMap<(usize, u32), Subscription>,
     pub(super) bug: Option<StoreBug>,
+    /// The state when the leader was elected, for the bug that needs it.
+    old: Option<State>,
 }
 
 impl SimStore {
@@ -152,6 +170,7 @@ impl SimStore {
             renewals: Vec::new(),
             watches: BTreeMap::new(),
             bug: None,
+            old: None,
         }
     }
 
@@ -292,6 +311,9 @@ impl SimStore {
             let long_ago = leads.clock.local(now) - std::time::Duration::from_secs(3600);
             leads.deadlines.restart(self.state.sessions(), long_ago);
         }
+        if self.bug == Some(StoreBug::ReadAsOfTheElection) {
+            self.old = Some(self.state.clone());
+        }
         Some(committed)
     }
 
@@ -340,6 +362,18 @@ impl SimStore {
             }
             _ => None,
         }
+    }
+
+    /// The answer to a read of one record.
+    pub(super) fn get(&self, key: &Key) -> Option<Fresh<Option<Record>>> {
+        if !self.has_quorum() {
+            return None;
+        }
+        let state = match &self.old {
+            Some(old) if self.bug == Some(StoreBug::ReadAsOfTheElection) => old,
+            _ => &self.state,
+        };
+        Some(Fresh { value: state.get(key).cloned(), revision: state.revision() })
     }
 
     /// Begins a watch; the events that are due at once.
