@@ -293,7 +293,7 @@ async fn a_snapshot_and_a_restore_may_take_longer_than_a_request() {
              SELECT fast.* FROM mesh.fast, (SELECT pg_sleep(1.5)) AS slow",
         )
         .await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let pieces: Vec<_> = store.snapshot().await.expect("a snapshot").collect().await;
     assert!(begun.elapsed() > limit, "it was not slow");
     postgres
@@ -305,7 +305,7 @@ async fn a_snapshot_and_a_restore_may_take_longer_than_a_request() {
              EXECUTE FUNCTION mesh.slow()",
         )
         .await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     store.restore(Box::pin(futures_util::stream::iter(pieces))).await.expect("restores");
     assert!(begun.elapsed() > limit, "it was not slow");
     assert_eq!(value(&store, "a").await, Some("1".into()));
@@ -321,7 +321,7 @@ async fn a_watch_forgets_a_cut_once_it_had_an_answer_even_if_nothing_was_new() {
     let store: Store = Arc::new(opened.clone());
     let mut stream = watch(&store, "", WatchFrom::Now).await;
     let mut passed = opened.shared.feed.passed();
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     // Cut again and again for longer than a watch tries to go on, each time after an answer.
     while begun.elapsed() < resume_for + Duration::from_millis(500) {
         postgres
@@ -349,7 +349,7 @@ async fn repeated_tries_of_a_transaction_end_together_in_time() {
     let session = session(&store).await;
     let retried = txn().then(put("a", "1")).once(IdempotencyKey { session, sequence: 1 });
     relay.held.send_replace(true);
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let failed = store.transact(retried.clone()).await.expect_err("nothing comes through");
     assert!(begun.elapsed() < limit * 3 / 2, "{failed} after {:?}", begun.elapsed());
     assert_eq!(failed.applied(), Applied::Unknown, "the first try may come through yet");

@@ -150,7 +150,9 @@ impl World<'_> {
             subscription.last = at;
             let input = || Input::Watch { watch: id, event: event.clone() };
             self.queue.push(at, Happening::Input { node, run, input: input() });
-            if self.store.bug == Some(StoreBug::RepeatEvent) && self.store.state.revision().0 % 16 == 0 {
+            if self.store.bug == Some(StoreBug::RepeatEvent)
+                && self.store.state.revision().0.is_multiple_of(16)
+            {
                 self.queue.push(at, Happening::Input { node, run, input: input() });
             }
         }

@@ -1,10 +1,11 @@
 //! Renewals that come together make one entry of the log.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use mesh_core::store::{OpenSession, VersionedStore};
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
 
 use super::{
     cluster::{Cluster, soon},
