@@ -4,7 +4,7 @@ use mesh_leader::{LeaderCore, PlantedBug as LeaderBug};
 use mesh_registry::{PlantedBug as StateBug, state::State};
 use mesh_sim::{
     Trace,
-    election::{ElectionOptions, Planted, StoreBug, run_election, run_election_with},
+    election::{EXPLAINED, ElectionOptions, Planted, StoreBug, run_election, run_election_with},
 };
 
 #[test]
@@ -19,8 +19,8 @@ fn elections_keep_the_rules_and_a_seed_can_be_run_again() {
     }
 }
 
-/// The first of so many seeds on which it is caught.
-fn caught(name: &str, seeds: u64, planted: impl Fn() -> Planted) {
+/// The first of so many seeds on which it is caught; returns the rule that it breaks.
+fn caught(name: &str, seeds: u64, planted: impl Fn() -> Planted) -> &'static str {
     let found = (0..seeds).find_map(|seed| {
         let options = ElectionOptions::pick(seed);
         run_election_with(&options, planted(), Trace::default()).err().map(|violation| (seed, violation))
@@ -30,6 +30,7 @@ fn caught(name: &str, seeds: u64, planted: impl Fn() -> Planted) {
     if let Err(violation) = run_election(&ElectionOptions::pick(seed)) {
         panic!("{name}: seed {seed} fails without it too: {violation}");
     }
+    violation.rule
 }
 
 /// Seeds within which each is caught; some need a pause, a loss and a handover to meet.
@@ -47,6 +48,14 @@ fn bugs_of_the_state_are_caught() {
 fn bugs_of_the_log_are_caught() {
     for bug in StoreBug::ALL {
         caught(&format!("{bug:?}"), SEEDS, || Planted { store: Some(bug), ..Planted::default() });
+    }
+}
+
+#[test]
+fn bugs_that_only_clients_see_are_caught_by_the_judges_of_histories() {
+    for bug in StoreBug::SEEN_BY_CLIENTS {
+        let planted = || Planted { store: Some(bug), ..Planted::default() };
+        assert_eq!(caught(&format!("{bug:?}"), SEEDS, planted), EXPLAINED);
     }
 }
 

@@ -8,8 +8,13 @@ use crate::repo::{Repo, installed, run};
 
 /// Debian packages that some tests need, with a program of each. Such a test
 /// reports itself as skipped; this list tells people how to get it to run.
-const PACKAGES: &[(&str, &str)] =
-    &[("nftables", "nft"), ("iproute2", "ip"), ("etcd-server", "etcd"), ("postgresql", "pg_ctlcluster")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("nftables", "nft"),
+    ("iproute2", "ip"),
+    ("etcd-server", "etcd"),
+    ("postgresql", "pg_ctlcluster"),
+    ("sqlite3", "sqlite3"),
+];
 
 pub(crate) fn run_suite(repo: &Repo, filter: Option<&str>) -> Result<()> {
     for name in missing(PACKAGES, installed) {

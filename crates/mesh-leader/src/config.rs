@@ -42,6 +42,9 @@ pub struct LeaderConfig {
     /// A leader hands over to a candidate that was better for so long: the preferred one, one that spreads scopes better, or one of higher priority. 0 keeps the leader. Default: 0s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub handback_after: Duration,
+    /// The record of a scope that has had no leader and no candidate for so long is deleted; the scope's terms then begin at 1 again. Default: 1h.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub forget_after: Duration,
     /// How long a node waits for the holder to do as an operator asked. Default: 5s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub ask_timeout: Duration,
@@ -100,6 +103,7 @@ impl Default for LeaderConfig {
             backoff_max: Duration::from_secs(2),
             step_down_pause: Duration::from_secs(5),
             handback_after: Duration::ZERO,
+            forget_after: Duration::from_secs(3600),
             ask_timeout: Duration::from_secs(5),
             requests_max: 64,
             campaigns_max: 4096,
@@ -132,6 +136,7 @@ impl Settings for LeaderConfig {
         within("backoff_max", self.backoff_max, MS(1), MS(600_000));
         within("step_down_pause", self.step_down_pause, MS(0), MS(3_600_000));
         within("handback_after", self.handback_after, MS(0), MS(24 * 3_600_000));
+        within("forget_after", self.forget_after, MS(1000), MS(365 * 24 * 3_600_000));
         within("ask_timeout", self.ask_timeout, MS(100), MS(60_000));
         rule(
             self.backoff_min > self.backoff_max,

@@ -193,6 +193,8 @@ pub enum Effect {
     Lease(LeaseSignal),
     /// Who leads a scope changed.
     Leader(LeaderView),
+    /// Nothing is known of a scope any more: it has no leader, no candidate and no record.
+    Forgotten(Scope),
     /// Tell subscribers.
     Event(LeadershipEvent),
     /// A command came to its end.
@@ -387,7 +389,7 @@ pub struct LeaderView {
     pub leader: Option<NodeId>,
     /// The token; while nobody leads, that of the last reign that this node saw.
     pub token: Option<FencingToken>,
-    /// The term; while nobody leads, the last one.
+    /// The term, which counts the reigns of the scope since it became known; while nobody leads, the last one.
     pub term: u64,
     /// Since when, on the clock of the node that wrote it. For people.
     pub since: WallTime,

@@ -3,7 +3,7 @@
 //! | key | value | goes with |
 //! |---|---|---|
 //! | `leader/lease/<scope>` | who leads; the record's token is the fencing token | the holder's session |
-//! | `leader/scope/<scope>` | the last term; written with each grant | nothing |
+//! | `leader/scope/<scope>` | the last term; written with each grant | the last candidate, after `forget_after` |
 //! | `leader/candidate/<scope>/<node>` | who would lead, and how well | the candidate's session |
 //! | `leader/ask/<scope>` | that the holder is asked to hand over | the next reign |
 

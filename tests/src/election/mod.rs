@@ -5,6 +5,9 @@
 //! leader that goes leaves some of what it had not committed to the next, and each voter counts the time of
 //! sessions on a clock of its own.
 //!
+//! What the cores and their programs ask and are told is written down, and given to the judges of histories in
+//! the end.
+//!
 //! A run has a time with faults, then they end and every scope must have one leader whom all know.
 
 mod options;
@@ -14,4 +17,4 @@ mod world;
 
 pub use options::{ElectionFault, ElectionFaultKind, ElectionOptions};
 pub use store::StoreBug;
-pub use world::{ElectionOutcome, Plant, Planted, run_election, run_election_with};
+pub use world::{EXPLAINED, ElectionOutcome, Plant, Planted, run_election, run_election_with};

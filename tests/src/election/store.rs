@@ -1,12 +1,12 @@
 //! The modelled log: three voters, of which at most one leads, and the state that they agree on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mesh_core::{
     FencingToken, Instant, NodeId, Revision,
     store::{
-        Applied, Fresh, Grant, IdempotencyKey, Key, Page, Prefix, SessionError, SessionId, StoreError, Txn,
-        TxnError, WatchEvent,
+        Applied, Compare, Fresh, Grant, IdempotencyKey, Key, Page, Prefix, Record, SessionError, SessionId,
+        StoreError, Txn, TxnError, WatchEvent,
     },
 };
 use mesh_leader::{Answer, Request, RequestId, WatchId};
@@ -31,11 +31,21 @@ pub enum StoreBug {
     ForgetRenewals,
     /// A voter counts time to live from before it heard of a renewal: half of it.
     HalveTtl,
+    /// A voter that was away counts the renewals that it gets when it is back from before it left.
+    DateMissedRenewalsBack,
+    /// A leader answers reads of a record with the state that it began with.
+    ReadAsOfTheElection,
+    /// One event of a watch in so many comes twice.
+    RepeatEvent,
 }
 
 impl StoreBug {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::AnswerRenewalEarly, Self::ForgetRenewals, Self::HalveTtl];
+    /// Those that break a rule of leadership.
+    pub const ALL: [Self; 4] =
+        [Self::AnswerRenewalEarly, Self::ForgetRenewals, Self::HalveTtl, Self::DateMissedRenewalsBack];
+
+    /// Those that do no harm to elections: clients alone can see them.
+    pub const SEEN_BY_CLIENTS: [Self; 2] = [Self::ReadAsOfTheElection, Self::RepeatEvent];
 }
 
 /// Who waits for an answer.
@@ -56,7 +66,16 @@ pub(super) enum Purpose {
     /// Renewals of several cores.
     Renewals(Vec<(SessionId, Caller)>),
     /// A write that a leader made under its token; with a key, it may come a second time.
-    Guarded { node: usize, scope: usize, token: FencingToken, key: Option<IdempotencyKey> },
+    Guarded {
+        node: usize,
+        scope: usize,
+        token: FencingToken,
+        key: Option<IdempotencyKey>,
+        /// Where the call is written down.
+        call: Option<usize>,
+        /// For the error.
+        compares: Vec<Compare>,
+    },
     /// A session for the writes of a node's program.
     Program { node: usize },
     /// The store's own.
@@ -69,9 +88,15 @@ pub(super) struct Voter {
     pub(super) paused: bool,
     /// It does not reach the others.
     pub(super) cut: bool,
-    /// It started, or stood still, since it last led.
-    pub(super) fresh: bool,
+    /// When it last came back.
+    back: Instant,
     pub(super) deadlines: Deadlines,
+    /// Sessions whose last renewal is in its log from before it started: it knows that much, and not when.
+    recovered: BTreeSet<SessionId>,
+    /// Sessions that were opened or renewed while it was away.
+    missed: BTreeSet<SessionId>,
+    /// The store was restored while it was away.
+    missed_restore: bool,
 }
 
 impl Voter {
@@ -119,6 +144,8 @@ pub(super) struct SimStore {
     renewals: Vec<(SessionId, Caller)>,
     pub(super) watches: BTreeMap<(usize, u32), Subscription>,
     pub(super) bug: Option<StoreBug>,
+    /// The state when the leader was elected, for the bug that needs it.
+    old: Option<State>,
 }
 
 impl SimStore {
@@ -128,8 +155,11 @@ impl SimStore {
             up: true,
             paused: false,
             cut: false,
-            fresh: false,
+            back: Instant::ZERO,
             deadlines: Deadlines::new(drift_ppm),
+            recovered: BTreeSet::new(),
+            missed: BTreeSet::new(),
+            missed_restore: false,
         };
         Self {
             state: State::default(),
@@ -140,6 +170,7 @@ impl SimStore {
             renewals: Vec::new(),
             watches: BTreeMap::new(),
             bug: None,
+            old: None,
         }
     }
 
@@ -212,28 +243,36 @@ impl SimStore {
         outcome.grants.iter().filter_map(standing).collect()
     }
 
-    /// Every voter that has the entry counts from when it appended it.
+    /// Every voter that has the entry counts from when it appended it. Who is away gets it when it is back.
     fn observe(&mut self, now: Instant, appended: Instant, command: &Command, reply: &Reply) {
-        for voter in self.voters.iter_mut().filter(|voter| voter.up) {
-            // Whoever was away gets the entry now at the earliest.
-            let seen = if voter.takes_part() { appended } else { now };
-            let mut at = voter.clock.local(seen);
+        for voter in &mut self.voters {
+            let (away, restored) = (!voter.takes_part(), matches!(reply, Reply::Restored(Ok(_))));
+            voter.missed_restore |= away && restored;
+            let mut at = voter.clock.local(appended.max(voter.back));
             if self.bug == Some(StoreBug::HalveTtl)
                 && let Some(session) = sessions_of(reply).next()
             {
                 at = at - session.ttl / 2;
             }
             for session in sessions_of(reply) {
-                voter.deadlines.observe(session, at);
+                voter.recovered.remove(&session.id);
+                if away {
+                    voter.missed.insert(session.id);
+                } else {
+                    voter.deadlines.observe(session, at);
+                }
             }
-            match (command, reply) {
-                (Command::Close(session), _) => voter.deadlines.forget(*session),
-                (Command::Expire(asked), _) => {
+            match command {
+                Command::Close(session) => voter.deadlines.forget(*session),
+                Command::Expire(asked) => {
                     for expiry in asked.iter().filter(|e| self.state.session(e.session).is_none()) {
                         voter.deadlines.forget(expiry.session);
                     }
                 }
-                (_, Reply::Restored(Ok(_))) => voter.deadlines.restart(self.state.sessions(), at),
+                _ if restored && !away => {
+                    voter.deadlines.restart(self.state.sessions(), voter.clock.local(now));
+                    voter.recovered.clear();
+                }
                 _ => {}
             }
         }
@@ -262,23 +301,44 @@ impl SimStore {
         // A new leader commits what it has before it does anything else.
         let committed = self.commit_all(now);
         let leads = &mut self.voters[voter];
-        if leads.fresh {
-            leads.deadlines.extend_all(leads.clock.local(now));
-            leads.fresh = false;
+        // What it has not seen itself counts from now: nobody could renew while nobody led.
+        for id in std::mem::take(&mut leads.recovered) {
+            if let Some(session) = self.state.session(id) {
+                leads.deadlines.observe(session, leads.clock.local(now));
+            }
         }
         if self.bug == Some(StoreBug::ForgetRenewals) {
             let long_ago = leads.clock.local(now) - std::time::Duration::from_secs(3600);
             leads.deadlines.restart(self.state.sessions(), long_ago);
         }
+        if self.bug == Some(StoreBug::ReadAsOfTheElection) {
+            self.old = Some(self.state.clone());
+        }
         Some(committed)
     }
 
-    /// A voter is back, with its log and without what it had in memory.
+    /// A voter is back, and gets what it has missed. One that was killed has its log, and nothing of what it
+    /// had in memory; one that stood still or was cut off has all that it had.
     pub(super) fn voter_is_back(&mut self, now: Instant, voter: usize) {
         let back = &mut self.voters[voter];
-        back.fresh = true;
+        let (was_killed, before) = (!back.up, back.back);
+        (back.up, back.paused, back.cut, back.back) = (true, false, false, now);
         let local = back.clock.local(now);
-        back.deadlines.restart(self.state.sessions(), local);
+        let missed = std::mem::take(&mut back.missed);
+        let missed_restore = std::mem::take(&mut back.missed_restore);
+        if missed_restore || was_killed {
+            back.deadlines.restart(self.state.sessions(), local);
+            back.recovered.clear();
+        }
+        if was_killed && !missed_restore {
+            let sessions = self.state.sessions().map(|session| session.id);
+            back.recovered = sessions.filter(|id| !missed.contains(id)).collect();
+        }
+        let dated_back = self.bug == Some(StoreBug::DateMissedRenewalsBack);
+        let seen = if dated_back { back.clock.local(before) } else { local };
+        for session in missed.iter().filter_map(|id| self.state.session(*id)) {
+            back.deadlines.observe(session, seen);
+        }
     }
 
     /// Sessions whose time has run out on the leader's clock.
@@ -302,6 +362,18 @@ impl SimStore {
             }
             _ => None,
         }
+    }
+
+    /// The answer to a read of one record.
+    pub(super) fn get(&self, key: &Key) -> Option<Fresh<Option<Record>>> {
+        if !self.has_quorum() {
+            return None;
+        }
+        let state = match &self.old {
+            Some(old) if self.bug == Some(StoreBug::ReadAsOfTheElection) => old,
+            _ => &self.state,
+        };
+        Some(Fresh { value: state.get(key).cloned(), revision: state.revision() })
     }
 
     /// Begins a watch; the events that are due at once.

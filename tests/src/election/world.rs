@@ -7,6 +7,7 @@ use std::{
 
 mod faults;
 mod heal;
+mod history;
 mod log;
 mod nodes;
 mod program;
@@ -16,7 +17,9 @@ use mesh_core::{
     store::{SessionId, Txn},
 };
 use mesh_leader::{Input, LeaderConfig, LeaderCore, Request, Scope, WatchId};
-use mesh_registry::state::{Command, State, TxnCommand};
+use mesh_registry::state::State;
+
+pub use history::EXPLAINED;
 
 use super::{
     options::ElectionOptions,
@@ -84,7 +87,7 @@ enum Happening {
     Elect { epoch: u64 },
     Work { node: usize },
     GuardedArrives { node: usize, scope: usize, token: FencingToken },
-    GuardedRepeats { txn: Box<Txn>, purpose: Purpose },
+    GuardedRepeats { txn: Box<Txn>, node: usize, scope: usize, token: FencingToken },
     Hint { about: usize, gone: bool },
     Fault(usize),
     FaultEnds(usize),
@@ -111,6 +114,7 @@ struct World<'o> {
     store: SimStore,
     rules: Rules,
     trace: Trace,
+    history: history::History,
     scopes: Vec<Scope>,
     config: Validated<LeaderConfig>,
     snapshots: BTreeMap<usize, Vec<u8>>,
@@ -154,6 +158,7 @@ pub fn run_election_with(
     world.end_faults()?;
     let healed_after = world.heal()?;
     world.calm()?;
+    world.judge()?;
     Ok(ElectionOutcome {
         hash: world.trace.hash(),
         events: world.trace.events(),
@@ -208,6 +213,7 @@ impl<'o> World<'o> {
             store,
             rules: Rules::new(options.scopes),
             trace,
+            history: history::History::new(),
             scopes,
             config,
             snapshots: BTreeMap::new(),
@@ -292,8 +298,8 @@ impl<'o> World<'o> {
                 self.guarded_arrives(node, scope, token);
                 Ok(())
             }
-            Happening::GuardedRepeats { txn, purpose } => {
-                self.append(&Command::Txn(TxnCommand { txn: *txn, audit: None }), purpose);
+            Happening::GuardedRepeats { txn, node, scope, token } => {
+                self.guarded(*txn, node, scope, token);
                 Ok(())
             }
             Happening::Hint { about, gone } => self.hint(about, gone),

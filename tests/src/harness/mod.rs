@@ -36,6 +36,6 @@ pub use disk::SmallDisk;
 pub use lab::{Lab, Namespace, Port};
 pub use operator::{Operator, Page};
 pub use poll::poll;
-pub use prerequisite::{Missing, Need, check, skip};
+pub use prerequisite::{Missing, Need, check, is_root, postgresql, skip};
 pub use steer::{mesh, mesh_ok, target};
 pub use stranger::{Knock, knock};

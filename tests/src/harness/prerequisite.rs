@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -19,6 +19,10 @@ pub enum Need {
     Nftables,
     /// A file system of a chosen size.
     SmallDisk,
+    /// The programs of a PostgreSQL server.
+    Postgresql,
+    /// The command of SQLite.
+    Sqlite,
 }
 
 /// Why a story can't be told here, and what would help.
@@ -47,6 +51,10 @@ pub fn check(needs: &[Need]) -> Result<(), Missing> {
             Need::Nftables => {}
             Need::SmallDisk if !is_root() => return missing("needs root to mount a small tmpfs"),
             Need::SmallDisk => {}
+            Need::Postgresql if postgresql().is_none() => return missing("install postgresql"),
+            Need::Postgresql => {}
+            Need::Sqlite if !installed("sqlite3") => return missing("install sqlite3"),
+            Need::Sqlite => {}
         }
     }
     Ok(())
@@ -65,7 +73,8 @@ pub fn skip(story: &str, missing: &Missing) {
     }
 }
 
-fn is_root() -> bool {
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -75,6 +84,16 @@ fn installed(program: &str) -> bool {
     std::env::split_paths(&path)
         .chain([Path::new("/usr/sbin").to_owned(), Path::new("/sbin").to_owned()])
         .any(|folder| folder.join(program).is_file())
+}
+
+/// Where the programs of PostgreSQL's server are. Debian keeps them out of the path, a folder for each version.
+pub fn postgresql() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = folders.into_iter().rev().chain(std::env::split_paths(&path));
+    all.into_iter().find(|folder| folder.join("initdb").is_file())
 }
 
 /// Root in a container may still lack the rights.

@@ -204,6 +204,10 @@ impl Loop {
                     self.shared.signal(signal, &self.confirmer);
                 }
                 Effect::Leader(view) => leaders.push(view),
+                Effect::Forgotten(scope) => {
+                    self.shared.board.publish(std::mem::take(&mut leaders), std::mem::take(&mut events));
+                    self.shared.board.forget(&scope);
+                }
                 Effect::Event(event) => {
                     log(self.core.node_id(), &event);
                     events.push(event);

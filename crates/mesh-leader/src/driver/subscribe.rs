@@ -132,6 +132,13 @@ impl Board {
         self.wake.send_replace(());
     }
 
+    /// Nothing is known of a scope any more.
+    pub(crate) fn forget(&self, scope: &Scope) {
+        if self.lock().leaders.remove(scope).is_some() {
+            self.wake.send_replace(());
+        }
+    }
+
     /// Ends all subscriptions once they have read what there is.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -307,6 +314,31 @@ mod tests {
         assert_eq!(terms(&mut other, 1).await, [0], "another run");
         board.close();
         assert!(other.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_in_no_snapshot_any_more() {
+        let board = Arc::new(Board::new(InstanceId(5), 4, 8));
+        let view = |name: &str| LeaderView {
+            scope: name.parse().expect("a scope"),
+            leader: None,
+            token: None,
+            term: 1,
+            since: WallTime(0),
+            correlation_id: 0,
+            revision: mesh_core::Revision(1),
+            candidates: Vec::new(),
+        };
+        board.publish(vec![view("kept"), view("user/1")], Vec::new());
+        let mut changes = board.changes();
+        changes.mark_unchanged();
+        board.forget(&view("user/1").scope);
+        assert!(changes.has_changed().expect("open"), "who follows the board looks again");
+        let mut subscription = board.subscribe(None).expect("fits");
+        match subscription.next().await.expect("open") {
+            Notice::Snapshot { leaders, .. } => assert_eq!(leaders, [view("kept")]),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@
 //! | PostgreSQL 9.5 and later | any; with `SERIALIZABLE` retry on 40001 as always | `ON CONFLICT … WHERE` looks at the newest row |
 //! | SQLite 3.24 and later | any | `BEGIN IMMEDIATE` avoids a failed upgrade of a read lock |
 //!
+//! The tests run the statements on PostgreSQL 15 and SQLite 3.40, as Debian 12 has them.
+//!
 //! The statements name the table `mesh_fence`; make it once with [`SqlFence::CREATE_TABLE`]. Tokens are
 //! stored as two 64-bit signed integers.
 

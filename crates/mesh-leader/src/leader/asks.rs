@@ -180,7 +180,7 @@ impl LeaderCore {
         self.tidy(now, scope, txn);
     }
 
-    fn tidy(&mut self, now: Instant, scope: &Scope, txn: Txn) {
+    pub(super) fn tidy(&mut self, now: Instant, scope: &Scope, txn: Txn) {
         let timeout = self.keeper.request_timeout();
         self.out.ask(now, Asker::Tidy, Some(scope), Request::Transact(txn), timeout);
     }

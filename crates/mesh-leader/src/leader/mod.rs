@@ -8,6 +8,7 @@
 //! | `rank`, `election` | whose turn it is, and the grant |
 //! | `handover`, `asks` | giving a lease away, and asking another holder to |
 //! | `reigns` | what changes of the records mean for who leads |
+//! | `idle` | what nobody wants to lead any more is forgotten |
 //! | `commands` | what the node's owner asks for |
 //! | `requests` | what waits for an answer of the store |
 
@@ -16,6 +17,7 @@ mod candidates;
 mod commands;
 mod election;
 mod handover;
+mod idle;
 mod measure;
 mod rank;
 mod reigns;
@@ -37,6 +39,7 @@ use mesh_core::{Clock, FencingToken, Instant, Machine, NodeId, Validated, WallTi
 use self::{
     asks::Ask,
     candidates::Registrar,
+    idle::Idle,
     measure::Measure,
     requests::{Asker, Outbox},
     seat::{Phase, Seat, Tenure},
@@ -69,6 +72,7 @@ pub struct LeaderCore {
     seats: BTreeMap<Scope, Seat>,
     registrar: Registrar,
     asks: BTreeMap<OpId, Ask>,
+    idle: Idle,
     members: BTreeMap<NodeId, MemberHint>,
     measure: Measure,
     admission: TtlAdmission,
@@ -104,6 +108,7 @@ impl LeaderCore {
             seats: BTreeMap::new(),
             registrar: Registrar::default(),
             asks: BTreeMap::new(),
+            idle: Idle::default(),
             members: BTreeMap::new(),
             measure: Measure::new(config.ttl_probes, now),
             admission: TtlAdmission::default(),
@@ -268,7 +273,7 @@ impl LeaderCore {
             {
                 self.timers.remove(&(at, scope.clone()));
             }
-            self.view.forget(scope);
+            self.forget_scope(scope);
         }
     }
 
@@ -451,6 +456,7 @@ impl LeaderCore {
                 busy = true;
             }
             self.drive_candidates(now);
+            self.drive_idle(now);
             if !busy && self.dirty.is_empty() {
                 break;
             }
@@ -531,6 +537,7 @@ impl Machine for LeaderCore {
             self.measure.poll_timeout(),
             self.registrar_timeout(),
             self.next_ask_deadline(),
+            self.idle_timeout(),
             self.timers.first().map(|(at, _)| *at),
         ]
         .into_iter()

@@ -71,8 +71,9 @@ impl LeaderCore {
         if let Some(view) = self.view.scope(&scope) {
             self.out.push(Effect::Leader(view.shown(&scope)));
         }
+        self.note_idle(now, &scope);
         if !self.seats.contains_key(&scope) {
-            self.view.forget(&scope);
+            self.forget_scope(&scope);
         }
         self.dirty.insert(scope);
     }

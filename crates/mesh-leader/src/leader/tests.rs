@@ -9,7 +9,7 @@ use mesh_core::store::{Compare, DeleteCause, Operation};
 use self::model::{MS, World, config, node_id, scope};
 use crate::{
     CampaignOptions, Command, LeaderConfig, LeaseError, LeaseSignal, Reason, Refusal, Transition,
-    records::{ask_key, candidate_key, lease_key},
+    records::{ask_key, candidate_key, lease_key, scope_key},
 };
 
 const S: &str = "global-control";
@@ -598,6 +598,54 @@ fn what_the_store_has_against_a_node_is_in_its_status() {
     world.until("a leader", MS(5000), |w| w.acting(S).len() == 1);
     let now = world.now;
     assert_eq!(world.node("a").core.status(now).trouble, None);
+}
+
+#[test]
+fn a_scope_without_candidates_is_forgotten_after_a_while_and_comes_back_with_higher_tokens() {
+    let config = LeaderConfig { forget_after: MS(60_000), ..config() };
+    let mut world = World::with(&["a", "b", "c"], &config);
+    world.campaign("a", "user/1");
+    world.campaign("b", "kept");
+    world.until("leaders", MS(1000), |w| w.acting("user/1").len() + w.acting("kept").len() == 2);
+    let first = world.node("a").core.leader(&scope("user/1")).expect("known");
+    world.command("a", Command::Withdraw { scope: scope("user/1") }).expect("taken");
+    world.until("no leader", MS(1000), |w| w.acting("user/1").is_empty());
+    let known = |world: &World, of: &str| world.nodes.values().any(|n| n.core.leader(&scope(of)).is_some());
+    world.advance(MS(50_000));
+    assert!(world.store.records.contains_key(&scope_key(&scope("user/1"))), "it may come back yet");
+    world.until("its record is gone", MS(40_000), |w| {
+        !w.store.records.contains_key(&scope_key(&scope("user/1")))
+    });
+    world.advance(MS(100));
+    assert!(!known(&world, "user/1"));
+    for node in world.nodes.values() {
+        assert!(!node.board.contains(&scope("user/1")), "{:?}", node.board);
+        assert!(node.board.contains(&scope("kept")));
+    }
+    world.advance(MS(200_000));
+    assert_eq!(world.leader("kept"), "b", "what somebody leads is kept");
+    assert!(world.store.records.contains_key(&scope_key(&scope("kept"))));
+
+    world.campaign("c", "user/1");
+    world.until("a leader", MS(1000), |w| w.acting("user/1") == ["c"]);
+    let again = world.node("c").core.leader(&scope("user/1")).expect("known");
+    assert_eq!((first.term, again.term), (1, 1));
+    assert!(again.token > first.token, "{again:?} after {first:?}");
+}
+
+#[test]
+fn a_scope_that_is_wanted_again_is_not_forgotten() {
+    let config = LeaderConfig { forget_after: MS(60_000), ..config() };
+    let mut world = World::with(&["a", "b"], &config);
+    world.campaign("a", S);
+    world.until("a leader", MS(1000), |w| w.acting(S).len() == 1);
+    world.command("a", Command::Withdraw { scope: scope(S) }).expect("taken");
+    world.advance(MS(55_000));
+    world.campaign("b", S);
+    world.until("a leader", MS(1000), |w| w.acting(S) == ["b"]);
+    world.advance(MS(200_000));
+    assert_eq!(world.node("b").core.leader(&scope(S)).expect("known").term, 2);
+    assert!(world.store.records.contains_key(&scope_key(&scope(S))));
 }
 
 #[test]

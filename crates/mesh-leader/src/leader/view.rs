@@ -328,11 +328,13 @@ impl View {
         }
     }
 
-    /// Forgets a scope of which nothing is left.
-    pub(super) fn forget(&mut self, scope: &Scope) {
-        if self.scopes.get(scope).is_some_and(|view| view.records() == 0) {
+    /// Forgets a scope of which nothing is left; whether it did.
+    pub(super) fn forget(&mut self, scope: &Scope) -> bool {
+        let nothing = self.scopes.get(scope).is_some_and(|view| view.records() == 0);
+        if nothing {
             self.scopes.remove(scope);
         }
+        nothing
     }
 
     /// A scope that is known.

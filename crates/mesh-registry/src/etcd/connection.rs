@@ -201,7 +201,25 @@ impl Connections {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let deadline = Instant::now() + self.request_timeout;
+        self.call_until(self.deadline(), operation, kind, call).await
+    }
+
+    /// When a request that begins now must have ended.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.request_timeout
+    }
+
+    /// The same as a part of a request with a deadline.
+    pub(super) async fn call_until<T, F>(
+        &self,
+        deadline: Instant,
+        operation: &'static str,
+        kind: Kind,
+        call: impl Fn(Link) -> F,
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let (mut pause, mut patience) = (Duration::from_millis(10), PATIENCE_MIN);
         loop {
             // A member may hold a call back for seconds, since the leader that it was sent to is dead.
@@ -328,4 +346,26 @@ fn invalid(problem: String) -> StoreError {
 
 fn read(setting: &str, path: &Path) -> Result<Vec<u8>, StoreError> {
     fs::read(path).map_err(|error| invalid(format!("{setting}: can't read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::Settings;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_with_the_request_that_it_is_a_part_of() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", silent.local_addr().expect("its address"));
+        let config = EtcdConfig { endpoints: vec![url], ..EtcdConfig::default() };
+        let connections = Connections::new(&config.validate().expect("valid settings")).expect("connections");
+        for kind in [Kind::Read, Kind::Repeatable, Kind::Once] {
+            let begun = Instant::now();
+            let deadline = begun + Duration::from_millis(300);
+            let never = |_: Link| std::future::pending::<Result<tonic::Response<()>, Status>>();
+            let refused = connections.call_until(deadline, "test", kind, never).await;
+            assert!(refused.is_err() && begun.elapsed() <= Duration::from_millis(310), "{refused:?}");
+        }
+    }
 }

@@ -57,6 +57,7 @@ use mesh_core::{
     },
 };
 use prost::Message;
+use tokio::time::Instant;
 use tracing::warn;
 
 pub use config::{EtcdConfig, EtcdTlsConfig};
@@ -152,10 +153,14 @@ impl EtcdStore {
 impl Shared {
     /// Format, cluster and generation; read once, and again after [`Shared::forget_meta`].
     async fn meta(&self) -> Result<Meta, StoreError> {
+        self.meta_until(self.connections.deadline()).await
+    }
+
+    async fn meta_until(&self, deadline: Instant) -> Result<Meta, StoreError> {
         let known = *lock(&self.meta);
         match known {
             Some(meta) => Ok(meta),
-            None => self.load_meta().await,
+            None => self.load_meta(deadline).await,
         }
     }
 
@@ -167,11 +172,12 @@ impl Shared {
         self.nonce.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn load_meta(&self) -> Result<Meta, StoreError> {
+    async fn load_meta(&self, deadline: Instant) -> Result<Meta, StoreError> {
         const OPERATION: &str = "open the store";
         loop {
             let request = pb::RangeRequest::key(self.layout.meta());
-            let answer = self.range(OPERATION, request).await.map_err(|fault| fault.into_error(OPERATION))?;
+            let answer = self.range_until(deadline, OPERATION, request).await;
+            let answer = answer.map_err(|fault| fault.into_error(OPERATION))?;
             let cluster = answer.header.unwrap_or_default().cluster_id;
             let found = answer.kvs.into_iter().next();
             let stored = found.as_ref().map(|kv| read_meta(kv.value.clone())).transpose()?;
@@ -198,7 +204,8 @@ impl Shared {
             };
             // If somebody else was faster, theirs is found in the next round; if the answer was lost, ours.
             let txn = pb::TxnRequest { compare: vec![guard], success: vec![put.op()], failure: Vec::new() };
-            self.txn(OPERATION, Kind::Repeatable, txn).await.map_err(|fault| fault.into_error(OPERATION))?;
+            let put = self.txn_until(deadline, OPERATION, Kind::Repeatable, txn).await;
+            put.map_err(|fault| fault.into_error(OPERATION))?;
         }
     }
 

@@ -6,6 +6,7 @@ use mesh_core::{
     Revision,
     store::{ByteStream, Key, Page, Prefix, Record, Scan, Session, SessionId, StoreError, StoreStatus},
 };
+use tokio::time::Instant;
 
 use super::{
     Shared,
@@ -40,9 +41,18 @@ impl Shared {
         operation: &'static str,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, Fault> {
+        self.range_until(self.connections.deadline(), operation, request).await
+    }
+
+    pub(super) async fn range_until(
+        &self,
+        deadline: Instant,
+        operation: &'static str,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, Fault> {
         let answer = self
             .connections
-            .call(operation, Kind::Read, |link| {
+            .call_until(deadline, operation, Kind::Read, |link| {
                 let request = request.clone();
                 let mut kv = if request.serializable { link.kv_of_any_copy() } else { link.kv() };
                 async move { kv.range(request).await }
@@ -58,11 +68,21 @@ impl Shared {
         kind: Kind,
         request: pb::TxnRequest,
     ) -> Result<pb::TxnResponse, Fault> {
+        self.txn_until(self.connections.deadline(), operation, kind, request).await
+    }
+
+    pub(super) async fn txn_until(
+        &self,
+        deadline: Instant,
+        operation: &'static str,
+        kind: Kind,
+        request: pb::TxnRequest,
+    ) -> Result<pb::TxnResponse, Fault> {
         let send = |link: Link| {
             let request = request.clone();
             async move { link.kv().txn(request).await }
         };
-        let answer = self.connections.call(operation, kind, send).await?;
+        let answer = self.connections.call_until(deadline, operation, kind, send).await?;
         self.seen(answer.header.as_ref());
         Ok(answer)
     }

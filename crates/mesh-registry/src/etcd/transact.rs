@@ -59,18 +59,20 @@ struct Attempt<'t> {
     txn: &'t Txn,
     keys: BTreeSet<&'t Key>,
     sessions: BTreeSet<SessionId>,
+    /// Of all its tries together.
+    deadline: Instant,
 }
 
 impl Shared {
     pub(super) async fn transact(&self, txn: Txn) -> Result<TxnOutcome, TxnError> {
         txn.check()?;
         let command = audit::command(txn, self.clock.wall(), self.nonce());
-        let attempt = Attempt::new(&self.layout, &command);
-        let deadline = Instant::now() + self.connections.request_timeout;
+        let deadline = self.connections.deadline();
+        let attempt = Attempt::new(&self.layout, &command, deadline);
         let mut pause = Duration::from_millis(1);
         let mut excerpt = None;
         loop {
-            let meta = self.meta().await?;
+            let meta = self.meta_until(deadline).await?;
             let tried = match excerpt.take() {
                 None => match attempt.direct(meta)? {
                     Some(request) => self.commit(&attempt, meta, request, None).await,
@@ -151,7 +153,7 @@ impl Shared {
         let has_reads = !request.failure.is_empty();
         // A second one of the same number would find the outcome of the first.
         let kind = if attempt.txn.idempotency.is_some() { Kind::Repeatable } else { Kind::Once };
-        let answer = self.txn(OPERATION, kind, request).await?;
+        let answer = self.txn_until(attempt.deadline, OPERATION, kind, request).await?;
         if answer.succeeded {
             if let Some(refusal) = refused {
                 return Ok(Tried::Refused(refusal));
@@ -187,7 +189,7 @@ impl Shared {
                 }
             }
             let request = pb::TxnRequest { success: reads, ..Default::default() };
-            let answer = self.txn(OPERATION, Kind::Read, request).await?;
+            let answer = self.txn_until(attempt.deadline, OPERATION, Kind::Read, request).await?;
             if at == 0 {
                 at = answer.header.unwrap_or_default().revision;
             }
@@ -205,13 +207,13 @@ enum Tried {
 }
 
 impl<'t> Attempt<'t> {
-    fn new(layout: &'t Layout, command: &'t TxnCommand) -> Self {
+    fn new(layout: &'t Layout, command: &'t TxnCommand, deadline: Instant) -> Self {
         let txn = &command.txn;
         let compared = txn.compares.iter().map(Compare::key);
         let keys = compared.chain(txn.operations.iter().map(Operation::key)).collect();
         let sessions = txn.operations.iter().filter_map(session_in);
         let sessions = sessions.chain(txn.idempotency.map(|key| key.session)).collect();
-        Self { layout, command, txn, keys, sessions }
+        Self { layout, command, txn, keys, sessions, deadline }
     }
 
     /// The token that the transaction states for a key.

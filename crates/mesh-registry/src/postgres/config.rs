@@ -37,6 +37,9 @@ pub struct PostgresConfig {
     /// Longest wait for an answer, repeated tries included. Default: 5s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub request_timeout: Duration,
+    /// Longest wait for a whole snapshot or restore. Default: 5m.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub transfer_timeout: Duration,
     /// How long a watch tries to go on after it lost the database, before it ends with an error. Default: 30s.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub watch_resume_for: Duration,
@@ -118,6 +121,7 @@ impl Default for PostgresConfig {
             connections_max: 4,
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
+            transfer_timeout: Duration::from_secs(300),
             watch_resume_for: Duration::from_secs(30),
             observe_interval: Duration::from_millis(250),
             drift_ppm: 1000,
@@ -165,6 +169,7 @@ impl Settings for PostgresConfig {
         for (name, value, least, most) in [
             ("connect_timeout", self.connect_timeout, 10, 60_000),
             ("request_timeout", self.request_timeout, 100, 300_000),
+            ("transfer_timeout", self.transfer_timeout, 100, 86_400_000),
             ("watch_resume_for", self.watch_resume_for, 0, 86_400_000),
             ("observe_interval", self.observe_interval, 10, 60_000),
         ] {

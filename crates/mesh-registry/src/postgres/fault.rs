@@ -11,6 +11,9 @@ use tokio_postgres::{
 
 use crate::wire::WireError;
 
+/// What a request meets between a failover and what settles it.
+const MOVED: &str = "PostgreSQL failed over or was restored; try again";
+
 /// Why a request had no answer that could be used.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -18,6 +21,8 @@ pub(super) enum Fault {
     NotNow(String),
     /// The connection broke, or time ran out, when it may have been carried out.
     Unknown(String),
+    /// The database is another than the store knows, or the same after a failover; nothing was carried out.
+    Moved,
     /// What everybody else sees.
     Store(StoreError),
 }
@@ -98,6 +103,7 @@ impl Fault {
             Self::Store(error) => return error,
             Self::NotNow(reason) => (reason, Applied::No),
             Self::Unknown(reason) => (reason, Applied::Unknown),
+            Self::Moved => (MOVED.to_owned(), Applied::No),
         };
         StoreError::Unavailable { operation, reason, applied, source: None }
     }
@@ -117,6 +123,27 @@ fn chain(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// What is known after an earlier try may have been carried out, whatever came of the last one.
+pub(super) fn after_unknown(operation: &'static str, error: StoreError) -> StoreError {
+    match error.applied() {
+        Applied::Unknown => error,
+        _ => StoreError::Unavailable {
+            operation,
+            reason: format!("an earlier try had no answer, and then: {error}"),
+            applied: Applied::Unknown,
+            source: None,
+        },
+    }
+}
+
+/// The failure of a request that only reads: however it failed, nothing was applied.
+pub(super) fn without_effect(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Timeout { operation, after, .. } => timeout(operation, after, Applied::No),
+        other => other,
+    }
 }
 
 pub(super) fn timeout(operation: &'static str, after: Duration, applied: Applied) -> StoreError {

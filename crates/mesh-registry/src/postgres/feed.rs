@@ -77,6 +77,12 @@ impl Feed {
         self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hears of each answer that the reader has.
+    #[cfg(test)]
+    pub(super) fn passed(&self) -> watch::Receiver<Revision> {
+        self.passed.subscribe()
+    }
+
     fn stand_at(&self, at: &mut MutexGuard<'_, Revision>, revision: Revision) {
         **at = revision.max(**at);
         self.passed.send_replace(**at);
@@ -171,15 +177,15 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     let mut lost_since: Option<Instant> = None;
     let mut pause = Duration::from_millis(10);
     loop {
-        let before = *shared.feed.lock();
+        let mut heard = false;
         let fault = match shared.pool.connect(Some(Arc::clone(&shared.feed.wake))).await {
-            Ok(link) => match shared.listen(&link).await {
+            Ok(link) => match shared.listen(&link, &mut heard).await {
                 Ok(never) => match never {},
                 Err(fault) => fault,
             },
             Err(fault) => fault,
         };
-        if *shared.feed.lock() > before {
+        if heard {
             (lost_since, pause) = (None, Duration::from_millis(10));
         }
         let since = *lost_since.get_or_insert_with(Instant::now);
@@ -199,7 +205,8 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    async fn listen(&self, link: &Link) -> Result<std::convert::Infallible, Fault> {
+    /// Publishes what is new until the connection breaks; `heard` tells whether it had an answer before.
+    async fn listen(&self, link: &Link, heard: &mut bool) -> Result<std::convert::Infallible, Fault> {
         link.batch(&format!("LISTEN \"{}\"", self.channel)).await?;
         let mut told = Instant::now();
         let mut compacted = Revision(0);
@@ -207,6 +214,7 @@ impl Shared {
             let after = *self.feed.lock();
             let found = tokio::time::timeout(self.config.request_timeout, look(link, after, None)).await;
             let found = found.map_err(|_| Fault::NotNow("PostgreSQL does not answer".to_owned()))??;
+            *heard = true;
             let is_behind = found.changes.len() > 1 || found.through > after;
             {
                 let mut at = self.feed.lock();

@@ -18,8 +18,9 @@
 //! # What it does not promise
 //!
 //! * A failover of PostgreSQL without synchronous replication (`synchronous_standby_names`) loses
-//!   what was acknowledged last. The store notices by the timeline, and goes on from revisions and tokens
-//!   that were never given out; watches get a gap. A database that was restored from a backup is the same.
+//!   what was acknowledged last. Each write looks at the timeline before it does anything, and the store goes
+//!   on from revisions, tokens and sessions that were never given out; watches get a gap. A database that was
+//!   restored from a backup is the same.
 //! * The history holds the newest 10,000 revisions, whatever their size.
 //! * Sessions end only while a node has the store open; who is slow to be noticed is noticed later by
 //!   up to `observe_interval`.
@@ -63,7 +64,7 @@ pub use config::{ConnectionUrl, PostgresConfig, PostgresTlsConfig};
 
 use fault::Fault;
 use feed::Feed;
-use pool::{Link, Pool};
+use pool::{Link, Loan, Pool};
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -170,7 +171,20 @@ impl Shared {
         F: Future<Output = Result<T, Fault>>,
     {
         let after = self.config.request_timeout;
-        let deadline = Instant::now() + after;
+        self.run_until(Instant::now() + after, after, operation, request).await
+    }
+
+    /// The same with a deadline of its own, which is `after` the beginning.
+    async fn run_until<T, F>(
+        &self,
+        deadline: Instant,
+        after: Duration,
+        operation: &'static str,
+        request: impl Fn(Arc<Link>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
         let mut pause = Duration::from_millis(5);
         loop {
             let fault = match self.pool.borrow(operation, deadline).await {
@@ -181,15 +195,15 @@ impl Shared {
                         return Ok(answer);
                     }
                     Ok(Err(fault)) => {
-                        loan.clean_up(deadline).await;
-                        fault
+                        let moved = matches!(fault, Fault::Moved);
+                        self.clean_up(loan, moved, deadline).await.err().unwrap_or(fault)
                     }
                     Err(_) => return Err(fault::timeout(operation, after, Applied::Unknown)),
                 },
             };
-            let Fault::NotNow(reason) = fault else { return Err(fault.into_error(operation)) };
-            if Instant::now() + pause >= deadline {
-                return Err(Fault::NotNow(reason).into_error(operation));
+            let may_go_on = matches!(fault, Fault::NotNow(_) | Fault::Moved);
+            if !may_go_on || Instant::now() + pause >= deadline {
+                return Err(fault.into_error(operation));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -205,22 +219,43 @@ impl Shared {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.run(operation, request).await.map_err(|error| match error {
-            StoreError::Timeout { operation, after, .. } => fault::timeout(operation, after, Applied::No),
-            other => other,
-        })
+        self.run(operation, request).await.map_err(fault::without_effect)
     }
 
     /// Notices a failover, after which revisions and tokens must go on from higher ones.
     async fn check_identity(&self) -> Result<(), StoreError> {
-        let wall = i64::try_from(self.clock.wall().0 / 1000).unwrap_or(0);
         self.run("open the store", |link| async move {
-            if schema::has_moved(&link).await? {
-                schema::settle_after_move(&link, wall).await?;
-            }
-            Ok(())
+            if schema::has_moved(&link).await? { Err(Fault::Moved) } else { Ok(()) }
         })
         .await
+    }
+
+    /// Ends what a fault left half done; if the database has moved, settles that.
+    async fn clean_up(&self, loan: Loan<'_>, moved: bool, deadline: Instant) -> Result<(), Fault> {
+        if !moved {
+            loan.clean_up(deadline).await;
+            return Ok(());
+        }
+        let link = loan.link();
+        let wall = i64::try_from(self.clock.wall().0 / 1000).unwrap_or(0);
+        let settle = async {
+            link.batch("ROLLBACK").await?;
+            schema::settle_after_move(&link, wall).await
+        };
+        match tokio::time::timeout_at(deadline, settle).await {
+            Ok(Ok(())) => loan.give_back(),
+            Ok(Err(fault)) => {
+                loan.clean_up(deadline).await;
+                // Whether it was settled or not shows in the next try.
+                return match fault {
+                    Fault::Unknown(reason) => Err(Fault::NotNow(reason)),
+                    other => Err(other),
+                };
+            }
+            // The connection is given up.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     fn nonce(&self) -> u64 {

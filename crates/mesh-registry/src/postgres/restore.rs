@@ -7,6 +7,7 @@ use mesh_core::{
     Revision, WallTime,
     store::{ByteStream, Key, Prefix, Record, Restored, Scan, StoreError},
 };
+use tokio::time::Instant;
 
 use super::{
     Shared,
@@ -14,7 +15,7 @@ use super::{
     pool::Link,
     read, rows,
     rows::Columns,
-    schema::BEGIN_WRITE,
+    schema::begin_write,
     session, transact,
 };
 use crate::{
@@ -30,6 +31,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Audit records that one transaction drops.
 const AUDITS_MAX: i64 = 1000;
 
+/// A large store takes longer than a request may, on both sides; the transfer has a deadline of its own.
+const NO_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
 const COMPACT: &str =
     "UPDATE meta SET compacted = greatest(compacted, least($1, revision)) RETURNING compacted";
 const FORGET: &str = "DELETE FROM history WHERE revision <= $1";
@@ -57,13 +60,17 @@ impl Shared {
     }
 
     pub(super) async fn snapshot(&self) -> Result<ByteStream, StoreError> {
-        let state = self.read("make a snapshot", |link| async move {
+        let after = self.config.transfer_timeout;
+        let deadline = Instant::now() + after;
+        let state = self.run_until(deadline, after, "make a snapshot", |link| async move {
             link.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            link.batch(NO_LIMITS).await?;
             let state = self.copy(&link).await?;
             link.batch("COMMIT").await?;
             Ok(state)
         });
-        Ok(Box::pin(futures_util::stream::iter(SnapshotWriter::new(state.await?).map(Ok))))
+        let state = state.await.map_err(fault::without_effect)?;
+        Ok(Box::pin(futures_util::stream::iter(SnapshotWriter::new(state).map(Ok))))
     }
 
     async fn copy(&self, link: &Arc<Link>) -> Result<State, Fault> {
@@ -113,8 +120,10 @@ impl Shared {
             reader.push(&piece).map_err(|error| damaged(error.to_string()))?;
         }
         let state = reader.finish().map_err(|error| damaged(error.to_string()))?;
+        let after = self.config.transfer_timeout;
+        let deadline = Instant::now() + after;
         let restored = self
-            .run("restore a snapshot", |link| {
+            .run_until(deadline, after, "restore a snapshot", |link| {
                 let state = &state;
                 async move { self.replace(&link, state).await }
             })
@@ -124,9 +133,8 @@ impl Shared {
     }
 
     async fn replace(&self, link: &Link, state: &State) -> Result<Restored, Fault> {
-        link.batch(BEGIN_WRITE).await?;
-        // A large store takes longer than a request may.
-        link.batch("SET LOCAL statement_timeout = 0").await?;
+        begin_write(link).await?;
+        link.batch(NO_LIMITS).await?;
         link.execute(REPLACE, &[]).await?;
         link.execute("DELETE FROM session", &[]).await?;
         link.execute("DELETE FROM history", &[]).await?;
@@ -160,12 +168,10 @@ impl Shared {
         self.run("trim the audit records", |link| {
             let end = end.clone();
             async move {
-                link.batch(BEGIN_WRITE).await?;
+                let (newest, _) = begin_write(&link).await?;
                 let old = link.query(OLD_AUDITS, &[&AUDIT_PREFIX, &end, &AUDITS_MAX]).await?;
                 let old = old.iter().map(rows::record).collect::<Result<Vec<_>, _>>()?;
-                let meta = link.query(META, &[]).await?;
-                let row = meta.first().ok_or_else(|| fault::damaged(&"meta has no row"))?;
-                let revision = Revision(rows::unsigned(row.try_get(0)?) + 1);
+                let revision = Revision(newest.0 + 1);
                 let gone: Vec<_> = old.into_iter().map(|record| deleted(record.key)).collect();
                 let count = gone.len() as u64;
                 let changes = (count > 0).then(|| Revised { revision, changes: gone.into() });

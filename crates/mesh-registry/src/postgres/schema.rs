@@ -7,10 +7,14 @@
 //! the order of their revisions. `history` holds every change until it is
 //! compacted; watches read it.
 
-use mesh_core::store::StoreError;
+use mesh_core::{Revision, store::StoreError};
 use tracing::warn;
 
-use super::{fault::Fault, pool::Link};
+use super::{
+    fault::{self, Fault},
+    pool::Link,
+    rows,
+};
 
 /// The version of the tables.
 pub(super) const FORMAT: i32 = 1;
@@ -27,6 +31,12 @@ pub(super) const BEGIN_WRITE: &str =
 /// point-in-time recovery a new timeline.
 const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_control_system()) AS system, \
      substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline";
+
+/// Where the store stands, for who writes: asked in the transaction that goes on from there. A connection
+/// may have been made anew since somebody last looked, and lead to a standby that has just taken over.
+pub(super) const STANDING: &str = "SELECT revision, generation, \
+     system = (SELECT system_identifier FROM pg_control_system()) \
+     AND timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS same FROM meta";
 
 /// How far revisions and ids jump when the database lost its newest transactions: further than it can have
 /// lost.
@@ -131,6 +141,21 @@ pub(super) async fn settle_after_move(link: &Link, wall_seconds: i64) -> Result<
         .await?;
     }
     link.batch("COMMIT").await.map_err(Fault::of_commit)
+}
+
+/// What [`STANDING`] found: the newest revision, and the generation of fencing tokens.
+pub(super) fn standing(rows: &[tokio_postgres::Row]) -> Result<(Revision, u64), Fault> {
+    let row = rows.first().ok_or_else(|| fault::damaged(&"meta has no row"))?;
+    if !row.try_get::<_, bool>("same")? {
+        return Err(Fault::Moved);
+    }
+    Ok((Revision(rows::unsigned(row.try_get("revision")?)), rows::unsigned(row.try_get("generation")?)))
+}
+
+/// Takes its turn among those who write, and looks where the store stands.
+pub(super) async fn begin_write(link: &Link) -> Result<(Revision, u64), Fault> {
+    let ((), found) = tokio::try_join!(biased; link.batch(BEGIN_WRITE), link.query(STANDING, &[]))?;
+    standing(&found)
 }
 
 fn identity_of(rows: &[tokio_postgres::Row]) -> Result<(i64, String), Fault> {

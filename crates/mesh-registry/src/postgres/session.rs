@@ -11,21 +11,19 @@ use mesh_core::{
 };
 use tracing::{info, warn};
 
-use super::{
-    Shared,
-    fault::{self, Fault},
-    pool::Link,
-    rows,
-    schema::BEGIN_WRITE,
-};
+use super::{Shared, fault::Fault, pool::Link, rows, schema::begin_write};
 use crate::{
     deadlines::Deadlines,
     state::{Expiry, Revised},
     wire::values,
 };
 
+/// Opens none if the database has moved: the ids that it gives out may have been given out before.
 const OPEN: &str = "INSERT INTO session (id, owner, ttl_ms, renewals) \
-     VALUES (nextval('session_id'), $1, $2, 0) RETURNING id, owner, ttl_ms, renewals";
+     SELECT nextval('session_id'), $1, $2, 0 FROM meta \
+     WHERE system = (SELECT system_identifier FROM pg_control_system()) \
+     AND timeline = substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) \
+     RETURNING id, owner, ttl_ms, renewals";
 const RENEW: &str = "UPDATE session SET renewals = renewals + 1 WHERE id = $1 \
      RETURNING id, owner, ttl_ms, renewals";
 const ONE: &str = "SELECT id, owner, ttl_ms, renewals FROM session WHERE id = $1";
@@ -33,7 +31,6 @@ pub(super) const ALL: &str = "SELECT id, owner, ttl_ms, renewals FROM session OR
 /// Without a count of renewals: whatever it is.
 const END: &str = "DELETE FROM session WHERE id = $1 AND ($2::bigint IS NULL OR renewals = $2) RETURNING id";
 const RECORDS_OF: &str = "SELECT key FROM record WHERE session = $1 ORDER BY key";
-const REVISION: &str = "SELECT revision FROM meta";
 
 /// Sessions that one transaction ends.
 const EXPIRIES_MAX: usize = 100;
@@ -45,10 +42,10 @@ impl Shared {
             let (owner, ttl) = (request.owner.clone(), rows::signed(values::millis(request.ttl)));
             async move {
                 let row = link.query(OPEN, &[&owner.as_str(), &ttl]).await.map_err(Fault::of_commit)?;
-                row.first().map(rows::session).transpose()
+                rows::session(row.first().ok_or(Fault::Moved)?)
             }
         });
-        Ok(opened.await?.ok_or_else(|| fault::damaged(&"a new session has no row"))?)
+        Ok(opened.await?)
     }
 
     /// One statement, which is durable when it is answered.
@@ -84,11 +81,7 @@ impl Shared {
         sessions: &[(SessionId, Option<u64>)],
         cause: DeleteCause,
     ) -> Result<Vec<(SessionId, Revision)>, Fault> {
-        let ((), now) = tokio::try_join!(biased; link.batch(BEGIN_WRITE), link.query(REVISION, &[]))?;
-        let mut revision = match now.first() {
-            Some(row) => Revision(rows::unsigned(row.try_get(0)?)),
-            None => return Err(fault::damaged(&"meta has no row").into()),
-        };
+        let (mut revision, _) = begin_write(link).await?;
         let mut ended = Vec::new();
         let mut changes = Vec::new();
         for (session, renewals) in sessions {

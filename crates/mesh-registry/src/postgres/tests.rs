@@ -8,6 +8,13 @@ use mesh_core::{
         StoreError, VersionedStore, WatchEvent, WatchFrom,
     },
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
 
 use super::{ConnectionUrl, PostgresConfig, PostgresStore, PostgresTlsConfig};
 use crate::servers::{
@@ -242,6 +249,147 @@ async fn after_a_failover_revisions_and_tokens_go_on_from_higher_ones() {
     store.transact(txn().when(fence)).await.expect("an earlier grant goes on");
     let next = stories::session(&store).await;
     assert!(next.0 > session.0 + 999_999);
+}
+
+#[tokio::test]
+async fn a_write_on_a_standby_that_took_over_repeats_nothing_before_the_watches_notice() {
+    const TEST: &str = "a_write_on_a_standby_that_took_over_repeats_nothing_before_the_watches_notice";
+    let Some(postgres) = Postgres::start(TEST).await else { return };
+    let store: Store = Arc::new(postgres.store("mesh").await);
+    let lost = session(&store).await;
+    let grant = |at: &str, session| Operation::Grant { key: key(at), value: "".into(), session };
+    let before = store.transact(txn().then(grant("l", lost))).await.expect("grants");
+    // A standby that had none of it takes over. No connection breaks: it is a pooled one that goes there.
+    let take_over = "DELETE FROM mesh.record; DELETE FROM mesh.history; DELETE FROM mesh.session; \
+         SELECT setval('mesh.session_id', 1, false); \
+         UPDATE mesh.meta SET revision = 0, timeline = '000000FF'";
+    postgres.run_sql(take_over).await;
+    let fresh = session(&store).await;
+    assert!(fresh.0 > lost.0 + 999_999, "{fresh:?} after {lost:?}");
+    let after = store.transact(txn().then(grant("l", fresh))).await.expect("grants");
+    assert!(after.grants[0].token > before.grants[0].token, "{after:?} after {before:?}");
+    assert!(after.grants[0].token.generation > before.grants[0].token.generation);
+    // The same when the grant is what comes first, and when a session's end does.
+    postgres.run_sql("UPDATE mesh.meta SET revision = 0, timeline = '000000FE'").await;
+    let again = store.transact(txn().then(grant("m", fresh))).await.expect("grants");
+    assert!(again.grants[0].token > after.grants[0].token, "{again:?} after {after:?}");
+    postgres.run_sql("UPDATE mesh.meta SET revision = 0, timeline = '000000FD'").await;
+    let ended = store.close_session(fresh).await.expect("closes");
+    assert!(ended.0 > 999_999, "{ended}");
+}
+
+#[tokio::test]
+async fn a_snapshot_and_a_restore_may_take_longer_than_a_request() {
+    const TEST: &str = "a_snapshot_and_a_restore_may_take_longer_than_a_request";
+    let Some(postgres) = Postgres::start(TEST).await else { return };
+    let limit = Duration::from_secs(1);
+    let config = PostgresConfig { request_timeout: limit, ..postgres.config() };
+    let store: Store = Arc::new(PostgresStore::open(valid(config)).await.expect("opens"));
+    store.transact(txn().then(put("a", "1"))).await.expect("puts");
+    // A database that takes its time over what is large.
+    postgres
+        .run_sql(
+            "ALTER TABLE mesh.record RENAME TO fast; CREATE VIEW mesh.record AS \
+             SELECT fast.* FROM mesh.fast, (SELECT pg_sleep(1.5)) AS slow",
+        )
+        .await;
+    let begun = tokio::time::Instant::now();
+    let pieces: Vec<_> = store.snapshot().await.expect("a snapshot").collect().await;
+    assert!(begun.elapsed() > limit, "it was not slow");
+    postgres
+        .run_sql(
+            "DROP VIEW mesh.record; ALTER TABLE mesh.fast RENAME TO record; \
+             CREATE FUNCTION mesh.slow() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END'; \
+             CREATE TRIGGER slow BEFORE DELETE ON mesh.record FOR EACH STATEMENT \
+             EXECUTE FUNCTION mesh.slow()",
+        )
+        .await;
+    let begun = tokio::time::Instant::now();
+    store.restore(Box::pin(futures_util::stream::iter(pieces))).await.expect("restores");
+    assert!(begun.elapsed() > limit, "it was not slow");
+    assert_eq!(value(&store, "a").await, Some("1".into()));
+}
+
+#[tokio::test]
+async fn a_watch_forgets_a_cut_once_it_had_an_answer_even_if_nothing_was_new() {
+    const TEST: &str = "a_watch_forgets_a_cut_once_it_had_an_answer_even_if_nothing_was_new";
+    let Some(postgres) = Postgres::start(TEST).await else { return };
+    let resume_for = Duration::from_secs(2);
+    let config = PostgresConfig { watch_resume_for: resume_for, ..postgres.config() };
+    let opened = PostgresStore::open(valid(config)).await.expect("opens");
+    let store: Store = Arc::new(opened.clone());
+    let mut stream = watch(&store, "", WatchFrom::Now).await;
+    let mut passed = opened.shared.feed.passed();
+    let begun = tokio::time::Instant::now();
+    // Cut again and again for longer than a watch tries to go on, each time after an answer.
+    while begun.elapsed() < resume_for + Duration::from_millis(500) {
+        postgres
+            .run_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE application_name LIKE 'mesh registry%'",
+            )
+            .await;
+        passed.mark_unchanged();
+        passed.changed().await.expect("the store is open");
+    }
+    let done = store.transact(txn().then(put("a", "1"))).await.expect("puts");
+    assert_eq!(changes(&mut stream).await.0, done.revision);
+}
+
+#[tokio::test]
+async fn repeated_tries_of_a_transaction_end_together_in_time() {
+    const TEST: &str = "repeated_tries_of_a_transaction_end_together_in_time";
+    let Some(postgres) = Postgres::start(TEST).await else { return };
+    let relay = Relay::to(postgres.port()).await;
+    let limit = Duration::from_secs(2);
+    let url = ConnectionUrl::new(format!("postgres://postgres@127.0.0.1:{}/postgres", relay.port));
+    let config = PostgresConfig { url, request_timeout: limit, ..postgres.config() };
+    let store: Store = Arc::new(PostgresStore::open(valid(config)).await.expect("opens"));
+    let session = session(&store).await;
+    let retried = txn().then(put("a", "1")).once(IdempotencyKey { session, sequence: 1 });
+    relay.held.send_replace(true);
+    let begun = tokio::time::Instant::now();
+    let failed = store.transact(retried.clone()).await.expect_err("nothing comes through");
+    assert!(begun.elapsed() < limit * 3 / 2, "{failed} after {:?}", begun.elapsed());
+    assert_eq!(failed.applied(), Applied::Unknown, "the first try may come through yet");
+    relay.held.send_replace(false);
+    let (first, again) = (store.transact(retried.clone()).await, store.transact(retried).await);
+    assert_eq!(first.expect("puts"), again.expect("replays"));
+}
+
+/// Passes bytes on to a server, or holds them back.
+struct Relay {
+    port: u16,
+    held: tokio::sync::watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let held = tokio::sync::watch::Sender::new(false);
+        let hold = held.subscribe();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", server)).await.expect("connects");
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(pass(from_client, to_server, hold.clone()));
+                tokio::spawn(pass(from_server, to_client, hold.clone()));
+            }
+        });
+        Self { port, held }
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: tokio::sync::watch::Receiver<bool>) {
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        if held.wait_for(|held| !held).await.is_err() || to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[tokio::test]

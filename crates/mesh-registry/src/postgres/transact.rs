@@ -1,21 +1,18 @@
 //! Transactions, and how changes get into the tables.
 
 use bytes::Bytes;
-use mesh_core::{
-    Revision,
-    store::{
-        Applied, Change, Compare, IdempotencyKey, OUTCOMES_KEPT, Operation, SessionId, Txn, TxnError,
-        TxnOutcome,
-    },
+use mesh_core::store::{
+    Applied, Change, Compare, IdempotencyKey, OUTCOMES_KEPT, Operation, SessionId, Txn, TxnError, TxnOutcome,
 };
 use prost::Message;
+use tokio::time::Instant;
 
 use super::{
     Shared,
     fault::{self, Fault},
     pool::{Link, Parameters},
     rows::{self, Columns},
-    schema::BEGIN_WRITE,
+    schema::{self, BEGIN_WRITE, STANDING},
 };
 use crate::{
     audit,
@@ -25,7 +22,6 @@ use crate::{
 
 const OPERATION: &str = "commit a transaction";
 
-const META: &str = "SELECT revision, generation FROM meta";
 const RECORDS: &str = "SELECT key, value, revision, created_revision, writer, session, token_generation, \
      token_counter FROM record WHERE key = ANY($1)";
 const SESSIONS: &str = "SELECT id, owner, ttl_ms, renewals, forgotten FROM session WHERE id = ANY($1)";
@@ -65,22 +61,28 @@ impl Shared {
     pub(super) async fn transact(&self, txn: Txn) -> Result<TxnOutcome, TxnError> {
         txn.check()?;
         let command = audit::command(txn, self.clock.wall(), self.nonce());
+        let after = self.config.request_timeout;
+        let deadline = Instant::now() + after;
         let mut tries_left = 2;
+        let mut may_be_applied = false;
         let judged = loop {
             let attempt = |link: std::sync::Arc<Link>| {
                 let command = &command;
                 async move { self.attempt(&link, command).await }
             };
-            match self.run(OPERATION, attempt).await {
+            match self.run_until(deadline, after, OPERATION, attempt).await {
                 Ok(judged) => break judged,
                 // With an idempotency key, another try finds out what came of this one.
                 Err(error)
                     if error.applied() == Applied::Unknown
                         && command.txn.idempotency.is_some()
-                        && tries_left > 0 =>
+                        && tries_left > 0
+                        && Instant::now() < deadline =>
                 {
                     tries_left -= 1;
+                    may_be_applied = true;
                 }
+                Err(error) if may_be_applied => return Err(fault::after_unknown(OPERATION, error).into()),
                 Err(error) => return Err(error.into()),
             }
         };
@@ -105,15 +107,12 @@ impl Shared {
         let ((), meta, records, sessions, outcome) = tokio::try_join!(
             biased;
             link.batch(BEGIN_WRITE),
-            link.query(META, &[]),
+            link.query(STANDING, &[]),
             link.query(RECORDS, by_key),
             link.query(SESSIONS, by_id),
             link.query(OUTCOME, by_sequence),
         )?;
-        let (revision, generation) = match meta.first() {
-            Some(row) => (rows::unsigned(row.try_get(0)?), rows::unsigned(row.try_get(1)?)),
-            None => return Err(fault::damaged(&"meta has no row").into()),
-        };
+        let (revision, generation) = schema::standing(&meta)?;
         let records = records.iter().map(rows::record).collect::<Result<Vec<_>, _>>()?;
         let mut excerpts = Vec::new();
         for row in &sessions {
@@ -134,7 +133,7 @@ impl Shared {
             && own.is_some_and(|own| {
                 own.outcome.is_none() && own.forgotten.is_none_or(|oldest| once.sequence > oldest)
             });
-        let mut state = State::excerpt(generation, Revision(revision), records, excerpts);
+        let mut state = State::excerpt(generation, revision, records, excerpts);
         let Reply::Txn(judged) = state.apply(&Command::Txn(command.clone())) else {
             return Err(fault::damaged(&"a transaction had no outcome").into());
         };

@@ -8,8 +8,8 @@
 //! |---|---|
 //! | `leader/candidate/<scope>/<node>` | that node |
 //! | `leader/lease/<scope>` | granted to a session of the caller; changed by the owner of the session that holds it |
-//! | `leader/scope/<scope>` | whoever is granted the lease, or grants it, with that |
-//! | `leader/ask/<scope>` | the holder of the lease; deleted with a change of the lease |
+//! | `leader/scope/<scope>` | whoever is granted the lease, or grants it, with that; deleted by whoever finds nobody leading |
+//! | `leader/ask/<scope>` | the holder of the lease; deleted with a change of the lease, or where there is none |
 
 use mesh_core::{
     PeerIdentity,
@@ -120,6 +120,11 @@ impl Shared {
             txn.operations.iter().any(grants)
         };
         let changes = |lease: &Key| txn.operations.iter().any(|other| other.key() == lease);
+        // What is left of a scope that nobody leads tells nothing that counts: tokens go on all the same.
+        let nobody_leads = |lease: &Key| {
+            let absent = |compare: &Compare| matches!(compare, Compare::Absent { key } if key == lease);
+            txn.compares.iter().any(absent)
+        };
         match place {
             Place::Candidate { node } if peer.node_id().as_str() == node => {
                 self.look_at_session(peer, session_of(operation)).await
@@ -134,10 +139,13 @@ impl Shared {
             },
             Place::Scope(scope) => match (operation, lease_of(scope)) {
                 (Operation::Put { .. }, Some(lease)) if is_grant_of(&lease) => Ok(Looked::Allowed),
+                (Operation::Delete { .. }, Some(lease)) if nobody_leads(&lease) => Ok(Looked::Allowed),
                 _ => Ok(Looked::Denied("the next holder of the lease, with its grant, and the role control")),
             },
             Place::Ask(scope) => match (operation, lease_of(scope)) {
-                (Operation::Delete { .. }, Some(lease)) if changes(&lease) => Ok(Looked::Allowed),
+                (Operation::Delete { .. }, Some(lease)) if changes(&lease) || nobody_leads(&lease) => {
+                    Ok(Looked::Allowed)
+                }
                 // Why it does not do as it was asked.
                 (Operation::Put { .. }, Some(lease)) if stated(txn, &lease).is_some() => {
                     self.look_at_holder(peer, txn, &lease, OPERATORS).await

@@ -42,19 +42,18 @@
 //!
 //! In a test binary, [`conformance_tests!`](crate::conformance_tests) makes one test of each case.
 //!
-//! The judges of histories are in [`history`]; they need no runtime.
+//! The judges of histories are in [`history`], and a [`Recorder`] writes down what they judge; neither needs a
+//! runtime, so that a simulator can use them.
 
 pub mod history;
 
 #[cfg(feature = "testing")]
 mod cases;
-#[cfg(feature = "testing")]
 mod project;
 #[cfg(feature = "testing")]
 mod provider;
 #[cfg(feature = "testing")]
 mod recorded;
-#[cfg(feature = "testing")]
 mod recorder;
 #[cfg(feature = "testing")]
 mod report;
@@ -63,14 +62,14 @@ mod suite;
 #[cfg(feature = "testing")]
 mod trial;
 
+pub use recorder::{CALLS_MAX, Call, Recorder, Recording, Refused, Reply};
+
 #[cfg(feature = "testing")]
 pub use cases::{Case, cases};
 #[cfg(feature = "testing")]
 pub use provider::{Limits, Promise, Provider, ProviderFactory};
 #[cfg(feature = "testing")]
 pub use recorded::RecordedStore;
-#[cfg(feature = "testing")]
-pub use recorder::{CALLS_MAX, Recorder, Recording};
 #[cfg(feature = "testing")]
 pub use report::{Failover, Line, Outcome, Report};
 #[cfg(feature = "testing")]

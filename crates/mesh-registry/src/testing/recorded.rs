@@ -54,18 +54,12 @@ impl RecordedStore {
     }
 }
 
-/// A read that failed changed nothing.
 fn read<T: Clone>(of: impl FnOnce(T) -> Reply) -> impl FnOnce(&Result<T, StoreError>) -> Reply {
-    |result| result.as_ref().map_or(Reply::Nothing, |value| of(value.clone()))
+    |result| Reply::of_read(result, of)
 }
 
 fn session<T: Clone>(of: impl FnOnce(T) -> Reply) -> impl FnOnce(&Result<T, SessionError>) -> Reply {
-    |result| match result {
-        Ok(value) => of(value.clone()),
-        Err(SessionError::Gone { .. }) => Reply::Gone,
-        Err(SessionError::Store(error)) => Reply::failed(error.applied()),
-        Err(_) => Reply::Nothing,
-    }
+    |result| Reply::of_session(result, of)
 }
 
 #[async_trait]
@@ -87,10 +81,7 @@ impl VersionedStore for RecordedStore {
     }
 
     async fn transact(&self, txn: Txn) -> Result<TxnOutcome, TxnError> {
-        let reply = |result: &Result<TxnOutcome, TxnError>| match result {
-            Ok(outcome) => Reply::Applied(outcome.clone()),
-            Err(error) => Reply::from(error),
-        };
+        let reply = |result: &Result<TxnOutcome, TxnError>| Reply::from(result);
         self.recorded(Call::Transact(txn.clone()), self.store.transact(txn), reply).await
     }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mesh_core::{
     Clock, FencingToken, Revision,
     store::{
-        Fresh, Key, Overflow, Page, Prefix, Record, Scan, Session, SessionId, Txn, TxnError, TxnOutcome,
-        WatchEvent, WatchFrom,
+        Fresh, Key, Overflow, Page, Prefix, Record, Scan, Session, SessionError, SessionId, StoreError, Txn,
+        TxnError, TxnOutcome, WatchEvent, WatchFrom,
     },
 };
 
@@ -18,23 +18,37 @@ pub const CALLS_MAX: usize = 1_000_000;
 
 /// What was asked.
 #[derive(Clone, Debug)]
-pub(super) enum Call {
+#[non_exhaustive]
+pub enum Call {
+    /// A linearizable read of one record.
     Get(Key),
+    /// A linearizable scan.
     Scan(Scan),
+    /// A transaction.
     Transact(Txn),
+    /// A new session.
     Open,
+    /// A renewal.
     KeepAlive(SessionId),
+    /// The end of a session.
     Close(SessionId),
 }
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
+#[non_exhaustive]
+pub enum Reply {
+    /// The record, to [`Call::Get`].
     Got(Fresh<Option<Record>>),
+    /// The page, to [`Call::Scan`].
     Scanned(Fresh<Page>),
+    /// The transaction took effect.
     Applied(TxnOutcome),
+    /// It was judged, and did nothing.
     Refused(Refused),
+    /// The session, opened or renewed.
     Session(Session),
+    /// The session is closed, at this revision.
     Closed(Revision),
     /// The session that the call is about is gone.
     Gone,
@@ -46,10 +60,34 @@ pub(super) enum Reply {
 
 /// Why a transaction did nothing.
 #[derive(Clone, Debug)]
-pub(super) enum Refused {
-    Conflict { index: usize, found: Option<Option<FencingToken>>, revision: Revision },
-    Fenced { key: Key, stated: FencingToken, current: Option<FencingToken> },
-    Unfenced { key: Key, current: FencingToken },
+#[non_exhaustive]
+pub enum Refused {
+    /// A compare did not hold.
+    Conflict {
+        /// Which.
+        index: usize,
+        /// The token of the record that was there, if one was there.
+        found: Option<Option<FencingToken>>,
+        /// The store's revision then.
+        revision: Revision,
+    },
+    /// The stated token does not hold the grant.
+    Fenced {
+        /// Of which key.
+        key: Key,
+        /// The one that was stated.
+        stated: FencingToken,
+        /// The one that holds it.
+        current: Option<FencingToken>,
+    },
+    /// A grant was to be changed without its token.
+    Unfenced {
+        /// Of which key.
+        key: Key,
+        /// The one that holds it.
+        current: FencingToken,
+    },
+    /// The session is gone.
     SessionGone(SessionId),
 }
 
@@ -73,8 +111,33 @@ impl From<&TxnError> for Reply {
     }
 }
 
+impl From<&Result<TxnOutcome, TxnError>> for Reply {
+    fn from(result: &Result<TxnOutcome, TxnError>) -> Self {
+        match result {
+            Ok(outcome) => Self::Applied(outcome.clone()),
+            Err(error) => Self::from(error),
+        }
+    }
+}
+
 impl Reply {
-    pub(super) fn failed(applied: mesh_core::store::Applied) -> Self {
+    /// The answer to a call about a session; `of` says what it is if it went well.
+    pub fn of_session<T: Clone>(result: &Result<T, SessionError>, of: impl FnOnce(T) -> Self) -> Self {
+        match result {
+            Ok(value) => of(value.clone()),
+            Err(SessionError::Gone { .. }) => Self::Gone,
+            Err(SessionError::Store(error)) => Self::failed(error.applied()),
+            Err(_) => Self::Nothing,
+        }
+    }
+
+    /// The answer to a read; one that failed changed nothing.
+    pub fn of_read<T: Clone>(result: &Result<T, StoreError>, of: impl FnOnce(T) -> Self) -> Self {
+        result.as_ref().map_or(Self::Nothing, |value| of(value.clone()))
+    }
+
+    /// A failure that may have done something, or can't have.
+    pub fn failed(applied: mesh_core::store::Applied) -> Self {
         match applied {
             mesh_core::store::Applied::No => Self::Nothing,
             mesh_core::store::Applied::Unknown => Self::Unknown,
@@ -103,21 +166,8 @@ struct Log {
 
 /// Writes down the calls of any number of clients. Clones share the recording.
 ///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use std::sync::Arc;
-/// use mesh_core::{SystemClock, store::{Key, Operation, Txn, VersionedStore}};
-/// use mesh_registry::{MemoryStore, testing::{Recorder, history::Budget}};
-/// let recorder = Recorder::new(Arc::new(SystemClock));
-/// let store = recorder.record(Arc::new(MemoryStore::new()), 1);
-/// let put = Operation::Put { key: Key::new("a")?, value: "1".into(), session: None };
-/// store.transact(Txn::new("n1".parse()?).then(put)).await?;
-/// store.get(&Key::new("a")?).await?;
-/// recorder.recording().judge(&Budget::default())?;
-/// # Ok(())
-/// # }
-/// ```
+/// A store that is wrapped with `record` writes its calls down by itself; a simulator tells of each
+/// with [`begin`](Self::begin) and [`end`](Self::end).
 #[derive(Clone)]
 pub struct Recorder {
     clock: Arc<dyn Clock>,
@@ -138,6 +188,23 @@ impl Recorder {
     }
 
     /// A store whose calls are written down as those of `client`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mesh_core::{SystemClock, store::{Key, Operation, Txn, VersionedStore}};
+    /// use mesh_registry::{MemoryStore, testing::{Recorder, history::Budget}};
+    /// let recorder = Recorder::new(Arc::new(SystemClock));
+    /// let store = recorder.record(Arc::new(MemoryStore::new()), 1);
+    /// let put = Operation::Put { key: Key::new("a")?, value: "1".into(), session: None };
+    /// store.transact(Txn::new("n1".parse()?).then(put)).await?;
+    /// store.get(&Key::new("a")?).await?;
+    /// recorder.recording().judge(&Budget::default())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "testing")]
     pub fn record(
         &self,
         store: Arc<dyn mesh_core::store::VersionedStore>,
@@ -163,7 +230,8 @@ impl Recorder {
         Moment { tick: log.next_tick, at: self.clock.now() }
     }
 
-    pub(super) fn begin(&self, client: u64, what: Call) -> Option<usize> {
+    /// Writes down a call of `client` that is made now. [`end`](Self::end) takes what it returns.
+    pub fn begin(&self, client: u64, what: Call) -> Option<usize> {
         let mut log = self.lock();
         if log.calls.len() >= self.calls_max {
             log.dropped += 1;
@@ -174,7 +242,8 @@ impl Recorder {
         Some(log.calls.len() - 1)
     }
 
-    pub(super) fn end(&self, call: Option<usize>, reply: Reply) {
+    /// Writes down that a call was answered now. One that never is counts as of unknown outcome.
+    pub fn end(&self, call: Option<usize>, reply: Reply) {
         let mut log = self.lock();
         let at = self.moment(&mut log);
         if let Some(recorded) = call.and_then(|call| log.calls.get_mut(call)) {
@@ -182,7 +251,8 @@ impl Recorder {
         }
     }
 
-    pub(super) fn begin_watch(
+    /// Writes down that a watch of `client` stands. [`event`](Self::event) takes what it returns.
+    pub fn begin_watch(
         &self,
         client: u64,
         prefix: Prefix,
@@ -205,7 +275,8 @@ impl Recorder {
         Some(log.watches.len() - 1)
     }
 
-    pub(super) fn event(&self, watch: Option<usize>, event: &WatchEvent) {
+    /// Writes down what a watch delivers now.
+    pub fn event(&self, watch: Option<usize>, event: &WatchEvent) {
         let mut log = self.lock();
         if log.events >= self.calls_max {
             log.dropped += 1;

@@ -110,9 +110,7 @@ impl World<'_> {
 
     pub(super) fn mend_voters(&mut self) {
         for at in 0..VOTERS {
-            let voter = &mut self.store.voters[at];
-            if !voter.takes_part() {
-                (voter.up, voter.paused, voter.cut) = (true, false, false);
+            if !self.store.voters[at].takes_part() {
                 self.store.voter_is_back(self.now, at);
             }
         }

@@ -10,7 +10,7 @@ use mesh_leader::{Answer, Input, Request, WatchId, lease_key};
 use mesh_registry::state::{Command, Refusal, Reply};
 
 use super::{
-    super::store::{self, Caller, Committed, Purpose, VOTERS, name},
+    super::store::{self, Caller, Committed, Purpose, StoreBug, VOTERS, name},
     Happening, NOTICED, PREFIX, World,
 };
 use crate::Violation;
@@ -43,10 +43,13 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn append(&mut self, command: &Command, purpose: Purpose) {
-        if self.store.append(self.now, command, purpose) {
+    /// Whether somebody took it.
+    pub(super) fn append(&mut self, command: &Command, purpose: Purpose) -> bool {
+        let taken = self.store.append(self.now, command, purpose);
+        if taken {
             self.schedule_commit();
         }
+        taken
     }
 
     pub(super) fn schedule_commit(&mut self) {
@@ -84,6 +87,7 @@ impl World<'_> {
             }
             if let Reply::Restored(Ok(restored)) = &reply {
                 self.rules.restored(self.now, self.config.ttl);
+                self.history.ends();
                 let gap = WatchEvent::Gap { from: Revision(1), to: restored.revision };
                 self.publish(|_| Some(gap.clone()));
             } else {
@@ -106,11 +110,13 @@ impl World<'_> {
         if let Reply::Expired(sessions) = &committed.reply {
             self.rules.expired(self.now, sessions)?;
         }
-        let (Purpose::Guarded { node, scope, token, key }, Reply::Txn(outcome)) =
+        let (Purpose::Guarded { node, scope, token, key, call, compares }, Reply::Txn(outcome)) =
             (&committed.purpose, &committed.reply)
         else {
             return Ok(());
         };
+        let told = outcome.clone().map_err(|refusal| refusal.into_error(compares));
+        self.history.wrote(self.now, *call, Some(&told));
         match outcome {
             // The outcome of the first time, told again.
             Ok(_) if committed.changes.is_empty() => {}
@@ -142,7 +148,13 @@ impl World<'_> {
             }
             let at = (self.now + delay).max(subscription.last);
             subscription.last = at;
-            self.queue.push(at, Happening::Input { node, run, input: Input::Watch { watch: id, event } });
+            let input = || Input::Watch { watch: id, event: event.clone() };
+            self.queue.push(at, Happening::Input { node, run, input: input() });
+            if self.store.bug == Some(StoreBug::RepeatEvent)
+                && self.store.state.revision().0.is_multiple_of(16)
+            {
+                self.queue.push(at, Happening::Input { node, run, input: input() });
+            }
         }
     }
 
@@ -206,6 +218,7 @@ impl World<'_> {
         }
         let prefix = Prefix::new(PREFIX).expect("a prefix");
         let first = self.store.watch(self.now, (node, run), id, prefix, after);
+        self.history.watches(self.now, (node, run), id, after);
         for event in first {
             let delay = self.delay();
             let Some(subscription) = self.store.watches.get_mut(&(node, run)) else { return };

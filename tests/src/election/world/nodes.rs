@@ -32,6 +32,7 @@ impl World<'_> {
     /// Sends a request to the store.
     pub(super) fn send(&mut self, node: usize, id: RequestId, request: Request) {
         let renewal = matches!(request, Request::KeepAlive(_));
+        self.history.asks(self.now, (node, self.nodes[node].run), id, &request);
         if self.lost(node) || (renewal && self.lose_renewal_of.remove(&node)) {
             return;
         }
@@ -112,6 +113,15 @@ impl World<'_> {
             return Ok(());
         }
         let Some(core) = &mut target.core else { return Ok(()) };
+        match &feed {
+            Some(Input::Answer { request, answer }) => {
+                self.history.is_told(self.now, (node, run), *request, answer);
+            }
+            Some(Input::Watch { watch, event }) => {
+                self.history.delivers(self.now, (node, run), *watch, event);
+            }
+            _ => {}
+        }
         match feed {
             // What an operator asks may be refused; nothing else is.
             Some(input) => drop(core.handle(now, input)),

@@ -51,16 +51,25 @@ impl World<'_> {
             self.open_program(node);
             repeated = self.nodes[node].program.next_key();
         }
-        let purpose = Purpose::Guarded { node, scope, token, key: repeated };
         if let Some(key) = repeated {
             txn = txn.once(key);
             let later = Duration::from_millis(self.program_rng.u64(1..2000));
-            self.push(
-                later,
-                Happening::GuardedRepeats { txn: Box::new(txn.clone()), purpose: purpose.clone() },
-            );
+            self.push(later, Happening::GuardedRepeats { txn: Box::new(txn.clone()), node, scope, token });
         }
-        self.append(&Command::Txn(TxnCommand { txn, audit: None }), purpose);
+        self.guarded(txn, node, scope, token);
+        if let Some(found) = self.store.get(&data_key(scope)) {
+            self.history.read(self.now, node, data_key(scope), found);
+        }
+    }
+
+    /// A guarded write, for the first time or again.
+    pub(super) fn guarded(&mut self, txn: Txn, node: usize, scope: usize, token: FencingToken) {
+        let call = self.history.writes(self.now, node, &txn);
+        let (key, compares) = (txn.idempotency, txn.compares.clone());
+        let purpose = Purpose::Guarded { node, scope, token, key, call, compares };
+        if !self.append(&Command::Txn(TxnCommand { txn, audit: None }), purpose) {
+            self.history.wrote(self.now, call, None);
+        }
     }
 
     fn open_program(&mut self, node: usize) {

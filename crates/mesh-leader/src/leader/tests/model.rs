@@ -16,6 +16,7 @@ use mesh_core::{
 use crate::{
     Answer, CampaignOptions, Command, Effect, Input, LeaderConfig, LeaderCore, LeadershipEvent, LeaseSignal,
     MemberHint, OpId, Order, Refusal, Request, RequestId, Scope, Transition, TtlRefusal, WatchId,
+    records::scope_key,
 };
 
 #[cfg(feature = "planted-bugs")]
@@ -228,6 +229,8 @@ pub(super) struct Node {
     /// How long the store takes to answer it.
     pub(super) slow: Duration,
     late: Vec<(Instant, RequestId, Answer)>,
+    /// Scopes that its subscribers are told of.
+    pub(super) board: BTreeSet<Scope>,
 }
 
 impl Node {
@@ -303,6 +306,7 @@ impl World {
             blind: false,
             slow: Duration::ZERO,
             late: Vec::new(),
+            board: BTreeSet::new(),
         };
         self.nodes.insert(node_id(name), node);
     }
@@ -414,7 +418,9 @@ impl World {
                     node.done.insert(op, outcome);
                 }
                 Effect::Ttl(verdict) => node.ttl.push(verdict),
-                Effect::Validity { .. } | Effect::Leader(_) => {}
+                Effect::Leader(view) => drop(node.board.insert(view.scope)),
+                Effect::Forgotten(scope) => drop(node.board.remove(&scope)),
+                Effect::Validity { .. } => {}
             }
         }
         if node.cut {
@@ -452,6 +458,8 @@ impl World {
 
     /// What must hold at every moment.
     fn check(&mut self) {
+        // Terms count as long as the scope is remembered.
+        self.terms.retain(|(scope, _), _| self.store.records.contains_key(&scope_key(scope)));
         let scopes: BTreeSet<Scope> =
             self.nodes.values().flat_map(|node| node.core.leaders().map(|view| view.scope)).collect();
         for scope in scopes {

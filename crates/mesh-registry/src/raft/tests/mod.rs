@@ -6,6 +6,8 @@ mod conformance;
 mod disk;
 mod pilot;
 mod reads;
+mod renewals;
 mod repair;
 mod stories;
+mod terms;
 mod upkeep;

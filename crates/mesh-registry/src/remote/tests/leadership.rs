@@ -133,3 +133,19 @@ async fn each_node_is_a_candidate_for_itself() {
     denied(&two, txn().then(put("leader/later/x"))).await;
     one.transact(txn().then(delete("leader/candidate/shard/7/w-1"))).await.expect("its own");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_scope_goes_by_anybodys_hand_once_nobody_leads() {
+    let world = World::new();
+    let voter = world.voter("v-1", &service(MemoryStore::new()));
+    let (holder, worker) = (world.remote("w-1", &[&voter]), world.remote("w-2", &[&voter]));
+    let own = session(&holder, "w-1").await;
+    holder.transact(txn().then(grant(own)).then(put(SCOPE))).await.expect("its own session");
+    let absent = || txn().when(Compare::Absent { key: key(LEASE) });
+    let tidy = absent().then(delete(SCOPE)).then(delete(ASK));
+    let error = worker.transact(tidy.clone()).await.expect_err("somebody leads");
+    assert!(matches!(error, TxnError::Conflict { .. }), "{error}");
+    denied(&worker, absent().then(put(SCOPE))).await;
+    holder.close_session(own).await.expect("closed");
+    worker.transact(tidy).await.expect("nobody leads");
+}
