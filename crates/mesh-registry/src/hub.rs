@@ -60,6 +60,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// For a watch from a revision that the store has not reached: it belongs to another history, and nobody knows what its
+/// reader has seen of this one. The watch goes on after `now`.
+pub(crate) fn gap_of_another_history(now: Revision) -> WatchEvent {
+    WatchEvent::Gap { from: Revision(now.0.min(1)), to: now }
+}
+
 /// Begins a watch on `state`, whose changes are published to `hub` under the lock that the caller holds. A state
 /// that may be behind others is brought up to date first if the watch goes on from a later revision.
 pub(crate) fn begin(
@@ -72,11 +78,7 @@ pub(crate) fn begin(
     let now = state.revision();
     let first: Vec<WatchEvent> = match from {
         WatchFrom::Now => Vec::new(),
-        // A revision that this store has not reached belongs to another history: nobody knows what its
-        // reader has seen of this one.
-        WatchFrom::After(after) if after > now => {
-            vec![WatchEvent::Gap { from: Revision(now.0.min(1)), to: now }]
-        }
+        WatchFrom::After(after) if after > now => vec![gap_of_another_history(now)],
         WatchFrom::After(after) => match state.changes_after(after, prefix) {
             Some(revised) => revised
                 .into_iter()

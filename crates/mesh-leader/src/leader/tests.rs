@@ -278,6 +278,23 @@ fn an_ask_that_the_holder_can_not_fulfil_is_answered_with_the_reason() {
 }
 
 #[test]
+fn an_ask_that_the_store_does_not_take_from_this_node_says_who_may() {
+    let mut world = three();
+    let leader = world.leader(S);
+    let other = others(&world, &leader).remove(0);
+    world.store.denies_asks = true;
+    let op = world.hand_over(&other, S, None);
+    let outcome = world.node(&other).done[&op].clone();
+    assert!(
+        matches!(&outcome, Err(Refusal::NotAllowed { problem, .. }) if problem.contains("control may")),
+        "{outcome:?}"
+    );
+    assert_eq!(world.leader(S), leader);
+    let op = world.hand_over(&leader, S, None);
+    assert_eq!(world.node(&leader).done[&op], Ok(()), "the leader itself needs no ask");
+}
+
+#[test]
 fn an_ask_to_a_dead_holder_times_out() {
     let mut world = three();
     let leader = world.leader(S);

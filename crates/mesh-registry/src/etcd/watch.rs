@@ -24,7 +24,10 @@ use super::{
     fault::{self, Fault},
     layout, lock, wire as pb,
 };
-use crate::{hub::Hub, state::Revised};
+use crate::{
+    hub::{Hub, gap_of_another_history},
+    state::Revised,
+};
 
 const OPERATION: &str = "watch";
 /// Pause between two tries to go on.
@@ -77,10 +80,11 @@ pub(super) async fn begin(
     let now = shared.revision(OPERATION).await?;
     let after = match from {
         WatchFrom::Now => now,
-        WatchFrom::After(revision) => Revision(revision.0.min(i64::MAX as u64 - 1)),
+        WatchFrom::After(revision) => revision.min(now),
     };
+    let is_ahead = matches!(from, WatchFrom::After(revision) if revision > now);
     let hub = Arc::new(Hub::default());
-    let events = hub.watch(prefix.clone(), options, after, []);
+    let events = hub.watch(prefix.clone(), options, after, is_ahead.then(|| gap_of_another_history(now)));
     let standing = Arc::new(Standing { mark: shared.layout.mark(prefix), at: watch::Sender::new(after) });
     let id = shared.nonce();
     lock(&shared.standings).insert(id, Arc::clone(&standing));

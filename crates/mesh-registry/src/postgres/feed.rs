@@ -26,7 +26,10 @@ use super::{
     pool::Link,
     rows,
 };
-use crate::{hub::Hub, state::Revised};
+use crate::{
+    hub::{Hub, gap_of_another_history},
+    state::Revised,
+};
 
 const OPERATION: &str = "watch";
 /// What follows a revision under a range of keys, with where the store stands.
@@ -257,14 +260,15 @@ pub(super) async fn begin(
     let now = store.shared.revision().await?;
     let at = match from {
         WatchFrom::Now => now,
-        WatchFrom::After(revision) => revision,
+        WatchFrom::After(revision) => revision.min(now),
     };
+    let is_ahead = matches!(from, WatchFrom::After(revision) if revision > now);
     let mut reader = Reader {
         store: store.clone(),
         prefix: prefix.clone(),
         options,
         at,
-        ready: VecDeque::new(),
+        ready: is_ahead.then(|| gap_of_another_history(now)).into_iter().collect(),
         joined: None,
         ended: false,
     };

@@ -9,7 +9,7 @@ use mesh_core::{
     FencingToken, Instant, Machine, NodeId, Revision, Settings,
     store::{
         Change, Compare, DeleteCause, Fresh, Grant, IdempotencyKey, Key, Operation, Page, Record, Session,
-        SessionError, SessionId, Txn, TxnError, TxnOutcome, WatchEvent,
+        SessionError, SessionId, StoreError, Txn, TxnError, TxnOutcome, WatchEvent,
     },
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Store {
     generation: u64,
     next_session: u64,
     pub(super) txns: Vec<Txn>,
+    /// Takes no ask, as from a node that does not keep the store.
+    pub(super) denies_asks: bool,
 }
 
 impl Store {
@@ -90,6 +92,10 @@ impl Store {
 
     fn transact(&mut self, txn: &Txn) -> Result<TxnOutcome, TxnError> {
         txn.check()?;
+        let asks = |operation: &Operation| matches!(operation, Operation::Put { key, .. } if key.as_str().starts_with("leader/ask/"));
+        if self.denies_asks && txn.operations.iter().any(asks) {
+            return Err(StoreError::Denied { reason: "nodes with the role control may".to_owned() }.into());
+        }
         if let Some(Ok(known)) = txn.idempotency.and_then(|key| self.outcomes.get(&key)) {
             return Ok(known.clone());
         }

@@ -203,6 +203,8 @@ macro_rules! __conformance {
                 "a watch from now gets nothing that was before, and all that follows";
             watches::a_resume_from_before_a_compaction_is_a_gap_and_then_goes_on [Compaction]
                 "what is forgotten is an explicit gap, and what follows it comes";
+            watches::a_watch_from_a_revision_that_is_not_reached_is_a_gap_and_goes_on []
+                "a watch after a revision that the store has not reached has a gap, and goes on from the present one";
             watches::an_idle_watch_is_told_where_it_stands_before_a_compaction [Compaction BookmarkBeforeCompaction]
                 "a watch gets a bookmark before history is forgotten, and can resume from it";
             watches::audit_records_are_seen_only_by_who_watches_them []

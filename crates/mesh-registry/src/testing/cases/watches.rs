@@ -170,6 +170,17 @@ pub(super) async fn a_resume_from_before_a_compaction_is_a_gap_and_then_goes_on(
     Ok(())
 }
 
+pub(super) async fn a_watch_from_a_revision_that_is_not_reached_is_a_gap_and_goes_on(t: &Trial) -> Verdict {
+    let now = t.put("a", "1").await?;
+    let beyond = Revision(now.0 + 1_000_000_000);
+    let mut watch = t.watch("a", WatchFrom::After(beyond)).await?;
+    let to = must_be!(watch.event().await?, WatchEvent::Gap { to, .. } => to,
+        "nobody can have seen revision {beyond} of this store, a watch after it has a gap");
+    ensure!(to >= now && to < beyond, "the store was at {now} or later, the gap ends with {to}");
+    let next = t.put("a", "next").await?;
+    exactly(&mut watch, &[next]).await
+}
+
 pub(super) async fn an_idle_watch_is_told_where_it_stands_before_a_compaction(t: &Trial) -> Verdict {
     let before = t.put("idle", "").await?;
     let mut watch = t.watch("idle", WatchFrom::After(before)).await?;

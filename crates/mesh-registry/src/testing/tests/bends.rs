@@ -101,6 +101,7 @@ const BENDS: &[(Bend, &[&str])] = &[
         Bend::GapSwallowed,
         &[
             "a_resume_from_before_a_compaction_is_a_gap_and_then_goes_on",
+            "a_watch_from_a_revision_that_is_not_reached_is_a_gap_and_goes_on",
             "a_slow_reader_gets_everything_or_is_told_what_is_missing",
             "a_coalescing_watch_that_is_too_small_for_its_keys_has_a_gap",
             "a_reader_after_a_gap_reads_again_and_misses_nothing",
