@@ -25,7 +25,7 @@ fn up_starts_a_cluster_notices_a_killed_node_and_stops_without_leaving_anything(
     let one = sandbox.json(&["peers", "show", "node-2", "-o", "json"]);
     assert_eq!((one["node_id"].as_str(), one["cluster"].as_str()), (Some("node-2"), Some("dev")));
     let checks = sandbox.json(&["check", "-o", "json"]);
-    assert!(checks["checks"].as_array().is_some_and(|checks| checks.len() == 13), "{checks}");
+    assert!(checks["checks"].as_array().is_some_and(|checks| checks.len() == 14), "{checks}");
     let rpc = sandbox.json(&["check", "--only", "rpc.http3", "-o", "json"]);
     let rpc = &rpc["checks"][0];
     assert_eq!(rpc["status"], "ok", "{rpc}");

@@ -1,5 +1,7 @@
 //! What streams carry, and how fast: limits, packing and lanes on a stream that lives.
 
+use mesh_core::{Clock as _, SystemClock};
+
 use super::bench::*;
 use crate::{
     config::{Access, DatasetConfig, SyncConfig},
@@ -35,12 +37,12 @@ async fn count(engine: &Engine, dataset: &DatasetId) -> u64 {
 async fn carry(config: SyncConfig) -> std::time::Duration {
     let network = MemoryNetwork::default();
     let [a, b] = pair(&network, config).await;
-    let began = std::time::Instant::now();
+    let began = SystemClock.now();
     for at in 0..8 {
         a.handle().put(&notes(), &list(), format!("{at}"), noise(at, 64 * KIB)).await.expect("written");
     }
     until(|| async { count(&b, &notes()).await == 8 }).await;
-    began.elapsed()
+    SystemClock.now().since(began)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
