@@ -278,7 +278,9 @@ fn late(call: &Call, tries: Tries) -> Failure {
     if tries.uncertain || call.changes && tries.is_out() {
         return timeout(Applied::Unknown);
     }
-    if !tries.at_work.is_empty() {
+    // That a voter is busy says more than that its next answer is not here yet.
+    let busy = tries.last.as_ref().is_some_and(Failure::is_of_the_moment);
+    if !tries.at_work.is_empty() && !busy {
         return timeout(Applied::No);
     }
     tries.last.unwrap_or_else(|| {
