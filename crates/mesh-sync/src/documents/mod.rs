@@ -6,12 +6,14 @@
 //! to the values.
 
 mod conflicts;
+mod hidden;
 mod merge;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use self::hidden::Hidden;
 pub use self::{
     conflicts::{Conflict, ConflictLog},
     merge::{Merge, Merged},
@@ -110,8 +112,7 @@ pub struct Documents {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     last: Version,
-    /// Which entries of whom it hides: writes to the document that are older and were not pruned.
-    hidden: BTreeSet<(AuthorId, AuthorSequence)>,
+    hidden: Hidden,
 }
 
 /// What an entry is worth to the view of documents, as pruning asks.
@@ -141,7 +142,7 @@ impl Documents {
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let (key, incoming) = (DocumentKey::of(entry), Version::of(entry));
         let Some(known) = self.versions.get_mut(&key) else {
-            self.versions.insert(key, Known { last: incoming, hidden: BTreeSet::new() });
+            self.versions.insert(key, Known { last: incoming, hidden: Hidden::default() });
             return Applied::Current { replaced: None };
         };
         let current = known.last;
@@ -152,10 +153,10 @@ impl Documents {
             conflicts.look(&key, &current, entry);
         }
         if incoming.item < current.item {
-            known.hidden.insert((incoming.author, incoming.sequence));
+            known.hidden.insert(incoming.author, incoming.sequence);
             return Applied::Superseded;
         }
-        known.hidden.insert((current.author, current.sequence));
+        known.hidden.insert(current.author, current.sequence);
         known.last = incoming;
         Applied::Current { replaced: Some(current) }
     }
@@ -174,17 +175,13 @@ impl Documents {
     /// nothing if all that is older is its own author's: that goes with it, or went before.
     pub fn worth(&self, entry: &Entry) -> Worth {
         let Some(known) = self.versions.get(&DocumentKey::of(entry)) else { return Worth::Needed };
-        let (author, sequence) = (entry.author(), entry.sequence());
         match entry.item().cmp(&known.last.item) {
             std::cmp::Ordering::Less => Worth::Overwritten,
             std::cmp::Ordering::Greater => Worth::Needed,
-            std::cmp::Ordering::Equal => {
-                let goes_before = |(of, at): &(AuthorId, AuthorSequence)| *of == author && *at <= sequence;
-                match known.hidden.iter().all(goes_before) {
-                    true => Worth::Current,
-                    false => Worth::Needed,
-                }
-            }
+            std::cmp::Ordering::Equal => match known.hidden.goes_with(entry.author(), entry.sequence()) {
+                true => Worth::Current,
+                false => Worth::Needed,
+            },
         }
     }
 
@@ -220,7 +217,7 @@ impl Documents {
     /// at all documents.
     pub fn forget_up_to(&mut self, author: &AuthorId, watermark: AuthorSequence) {
         self.versions.retain(|_, known| {
-            known.hidden.retain(|(of, sequence)| of != author || *sequence > watermark);
+            known.hidden.forget_up_to(author, watermark);
             known.last.author != *author || known.last.sequence > watermark
         });
     }

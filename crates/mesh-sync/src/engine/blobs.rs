@@ -36,8 +36,9 @@ const PIECES_MAX: usize = 4;
 const LOOK_MAX: usize = 64;
 /// Pause when nobody has what is missing.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Rounds in a row without a piece after which others have their turn.
-const IN_VAIN_MAX: u32 = 4;
+/// Rounds in a row without a piece after which others have their turn; at least as many as there are peers, so that each
+/// was asked for each piece.
+const IN_VAIN_MIN: usize = 4;
 
 /// Payloads of a dataset whose pieces are not all here.
 #[derive(Default)]
@@ -139,7 +140,7 @@ impl Actor {
 
 /// Fetches what is missing of a payload until it is whole.
 async fn fetch(core: &Arc<Core>, dataset: &Arc<Dataset>, manifest: &Manifest) -> Fetched {
-    let (mut turn, mut in_vain) = (0, 0);
+    let (mut turn, mut in_vain) = (0, 0_usize);
     loop {
         let (chunks, looked_for) = (Arc::clone(&core.chunks), manifest.clone());
         let looked = tokio::task::spawn_blocking(move || {
@@ -177,7 +178,7 @@ async fn fetch(core: &Arc<Core>, dataset: &Arc<Dataset>, manifest: &Manifest) ->
         if got == 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        if in_vain >= IN_VAIN_MAX {
+        if in_vain >= IN_VAIN_MIN.max(links.len()) {
             return Fetched::Nothing;
         }
     }

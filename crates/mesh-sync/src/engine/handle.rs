@@ -469,12 +469,11 @@ impl SyncHandle {
     /// must be one of `sync.pruners`; it then happens by itself every `sync.prune_interval`, too. A dry run changes
     /// nothing, and every node may make one.
     ///
-    /// An author's entries go in the order of their numbers, up to the first that is still of use, and at most a few
-    /// thousand of each author at once.
+    /// An author's entries go in the order of their numbers, up to the first that is still of use.
     ///
     /// # Errors
     ///
-    /// [`SyncError::NoPruner`].
+    /// [`SyncError::NoPruner`]; [`SyncError::KeepsAll`] where the settings say that nothing goes.
     pub async fn prune(&self, dataset: &DatasetId, dry_run: bool) -> Result<PruneReport, SyncError> {
         self.core.prune(dataset, dry_run).await
     }

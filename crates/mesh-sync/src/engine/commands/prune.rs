@@ -1,6 +1,9 @@
 //! Forgetting what is worth nothing any more.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -47,12 +50,10 @@ impl Core {
         let wanted: Vec<_> = spent.iter().map(|spent| (spent.author, spent.up_to)).collect();
         let plan =
             front.ask(move |actor, told| tell(told, actor.replica.plan_prune(&author, &wanted))).await?;
-        let before =
-            |author: &AuthorId| spent.iter().find(|spent| spent.author == *author).map(|spent| spent.pruned);
-        let entries = plan
-            .watermarks
-            .iter()
-            .map(|(author, up_to)| up_to.0.saturating_sub(before(author).unwrap_or_default().0));
+        let before: BTreeMap<AuthorId, AuthorSequence> =
+            spent.iter().map(|spent| (spent.author, spent.pruned)).collect();
+        let went = |author| before.get(author).copied().unwrap_or_default();
+        let entries = plan.watermarks.iter().map(|(author, up_to)| up_to.0.saturating_sub(went(author).0));
         let mut report = PruneReport {
             dataset: dataset.clone(),
             entries: entries.sum(),

@@ -99,6 +99,32 @@ async fn payloads_that_nobody_has_hold_up_no_other() {
     until(|| async { b.status().await.datasets[0].blobs_missing == 0 }).await;
 }
 
+/// The only one that has it is asked last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_piece_that_one_of_many_peers_has_is_found() {
+    let network = MemoryNetwork::default();
+    let (numbers, holder) = ([1, 2, 3, 4, 5, 6, 7, 8], Disk::default());
+    let mut engines = Vec::new();
+    for number in numbers {
+        let disk = if number == 8 { holder.clone() } else { Disk::default() };
+        engines.push(start(&network, number, config(Access::Cluster), &disk).await);
+    }
+    for engine in &engines {
+        engine.handle().set_peers(peers(&numbers));
+    }
+    let all = async || engines[0].handle().status().await.connected.len() == 7;
+    until(all).await;
+    let (mut content, sync) = (&b"a little"[..], engines[7].handle());
+    let little = blob::split(&mut content, CHUNK_BYTES, &*holder.chunks).expect("splits");
+    let draft = Draft::blob(&list(), "little", little.encode());
+    sync.submit(&notes(), vec![signed(9, draft, Duration::ZERO)]).await.expect("taken");
+    until(|| async {
+        let read = engines[0].handle().read_blob(&notes(), &list(), b"little", Vec::new()).await;
+        matches!(read, Ok(Some((read, _))) if read == b"a little")
+    })
+    .await;
+}
+
 /// With so many nodes not all are connected at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_whose_turn_it_is_not_are_not_behind() {
