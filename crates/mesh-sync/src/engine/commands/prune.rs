@@ -193,13 +193,7 @@ fn spent_of(
         let listed = front.store.by_author(author, first, limit)?;
         let is_end = listed.len() < limit;
         let last = listed.last().map(|last| last.sequence);
-        // A number that several entries share is not parted: the last one of a full page is read again.
-        let whole = listed.iter().filter(|one| is_end || Some(one.sequence) != last);
-        let ids: Vec<EntryId> = whole.map(|one| one.item.id).collect();
-        if ids.is_empty() && !is_end {
-            limit *= 2;
-            continue;
-        }
+        let ids: Vec<EntryId> = listed.iter().map(|one| one.item.id).collect();
         for stored in front.store.get(&ids)?.into_iter().flatten() {
             let entry = &stored.entry;
             if !spent.take(entry, worth(front, entry)) {
@@ -207,7 +201,11 @@ fn spent_of(
             }
             is_news |= !entry.collection().is_reserved();
         }
+        // Several entries may share a number: that of a full page's last one is read again, with what follows.
         from = last.filter(|_| !is_end);
+        if from == Some(first) {
+            limit *= 2;
+        }
     }
     Ok(spent.watermark().map(|up_to| Wanted { author: *author, pruned, up_to, is_news }))
 }

@@ -239,6 +239,36 @@ async fn a_deletion_stays_for_as_long_as_it_hides_what_others_wrote() {
     assert_eq!(value(&a.handle(), "key").await, None);
 }
 
+/// One read ends between two entries of one number, of which only one is worth nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_of_one_number_are_not_parted_where_a_read_ends() {
+    let network = MemoryNetwork::default();
+    let a = start(&network, 1, config(Access::Cluster), &Disk::default()).await;
+    let sync = a.handle();
+    let mut author = Author::new(key(9), notes(), AuthorSequence::FIRST);
+    // One after the other: of two writes of one moment their ids would decide.
+    let begun = now().wall().0 - 1000;
+    let at = |ms: u64| mesh_core::Hlc::from_wall(mesh_core::WallTime(begun + ms));
+    let mut sign = |ms| author.sign(Draft::put(&list(), "key", "1"), at(ms)).expect("signs").into_entry();
+    let mut entries: Vec<Entry> = (0..63).map(&mut sign).collect();
+    let twin = |name: &str, value: u8| {
+        let mut again = Author::new(key(9), notes(), AuthorSequence(64));
+        again.sign(Draft::put(&list(), name.to_owned(), vec![value]), at(64)).expect("signs").into_entry()
+    };
+    // The one that is overwritten is the first of the two.
+    let lives = twin("lives", 0);
+    let goes = (0..=255).map(|value| twin("key", value)).find(|goes| goes.id() < lives.id());
+    entries.extend([lives, goes.expect("one of many")]);
+    let mut author = Author::new(key(9), notes(), AuthorSequence(65));
+    entries.push(author.sign(Draft::put(&list(), "key", "last"), at(65)).expect("signs").into_entry());
+    let outcomes = sync.submit(&notes(), entries).await.expect("taken");
+    assert!(outcomes.iter().all(Outcome::is_held), "{outcomes:?}");
+    until(|| async { sync.prune(&notes(), true).await.expect("a look").entries >= 63 }).await;
+    let report = sync.prune(&notes(), false).await.expect("may prune");
+    assert_eq!(report.watermarks, [(key(9).id(), AuthorSequence(63))]);
+    assert_eq!(value(&sync, "lives").await.as_deref(), Some(&[0][..]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_may_prune_does_so_by_itself() {
     let network = MemoryNetwork::default();
@@ -287,13 +317,20 @@ async fn an_order_that_came_before_the_setting_is_obeyed_after_it() {
         async move { sync.status().await.datasets[0].entries }
     };
     until(|| async { count(&sync).await == 2 && count(&other).await == 11 }).await;
+    // Somebody else writes to the document of that order, and is no pruner.
+    let mut stranger = Author::new(key(8), notes(), AuthorSequence::FIRST);
+    let prunes = Collection::new(PRUNE_COLLECTION).expect("valid");
+    let forged = Draft::put(&prunes, key(1).id().as_bytes().to_vec(), "nothing");
+    let forged = stranger.sign(forged, now()).expect("signs").into_entry();
+    assert!(other.submit(&notes(), vec![forged]).await.expect("taken")[0].is_held());
+    until(|| async { count(&sync).await == 3 && count(&other).await == 12 }).await;
     network.remove(&node(2));
     drop(other);
     soon(b.shutdown()).await;
 
     let b = start(&network, 2, config(Access::Cluster), &disk).await;
     b.handle().set_peers(all);
-    until(|| async { count(&b.handle()).await == 2 }).await;
+    until(|| async { count(&b.handle()).await == 3 }).await;
     let rounds = soon(b.handle().sync_now(Some(&notes()), None, Duration::from_secs(20))).await;
     let rounds = rounds.expect("a peer");
     assert!(rounds.iter().all(|round| round.outcome == RoundOutcome::Equal), "{rounds:?}");

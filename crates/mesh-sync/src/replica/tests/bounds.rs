@@ -51,6 +51,27 @@ fn a_flood_of_entries_is_turned_away_with_a_verdict() {
     assert!(busy);
 }
 
+/// A disk that stands still holds up writers, and what peers send has a room of its own.
+#[test]
+fn submissions_are_bounded_by_bytes_and_take_no_room_of_peers() {
+    let mut pair = Loop::new(2);
+    pair.connect(0, 1);
+    let (now, notes, mut one) = (pair.now, Collection::new("notes").expect("valid"), author(1));
+    let replica = &mut pair.nodes[0].replica;
+    let mut large = |n: u64| {
+        let draft = Draft::put(&notes, format!("large {n}"), vec![0; 1 << 20]);
+        one.sign(draft, Hlc::from_wall(WallTime(EPOCH + n))).expect("signs")
+    };
+    // Jobs are not done in between.
+    let taken = (0..100).take_while(|n| replica.submit(now, vec![large(*n)]).is_ok()).count();
+    assert!((60..=64).contains(&taken), "{taken} MiB were taken");
+    let refused = replica.submit(now, vec![large(100)]).expect_err("full").to_string();
+    assert!(refused.contains("bytes wait for the disk, at most 67108864 bytes may"), "{refused}");
+    assert_eq!(replica.intake_bytes(), 0, "peers have all of theirs");
+    pair.settle();
+    pair.nodes[0].replica.submit(now, vec![large(101)]).expect("there is room again");
+}
+
 #[test]
 fn a_bad_signature_is_refused_and_the_good_one_is_taken_later() {
     let mut pair = Loop::new(2);
